@@ -1,0 +1,178 @@
+// Memory and coarse loops over the rows of one process, on one device. No call communicates, and no result depends on
+// threads or on how the rows are grouped into calls. Nothing above knows which device it is.
+//
+// Pointers marked `backend memory` come from Array and must not be touched by host code; the `checked` backend faults
+// when they are. All calls are complete when they return.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "seine/order.hpp"
+#include "seine/rules.hpp"
+
+namespace seine {
+
+enum class Element : int { f16, f32, f64 };
+inline std::size_t element_bytes(Element type) {
+  return type == Element::f16 ? 2 : type == Element::f32 ? 4 : 8;
+}
+
+// One matrix of rows, row-major and dense. Backend memory.
+struct Field {
+  const void* data = nullptr;
+  Element type = Element::f32;
+  std::int64_t dim = 0;
+
+  std::size_t row_bytes() const { return static_cast<std::size_t>(dim) * element_bytes(type); }
+  Field from(std::int64_t row) const {
+    return {static_cast<const std::byte*>(data) + static_cast<std::size_t>(row) * row_bytes(), type, dim};
+  }
+};
+
+// The geometry of rows: x, or the outer product a (x) x, which is never formed. Backend memory.
+struct Vectors {
+  std::int64_t rows = 0;
+  Field x;                    // [rows, dim]
+  Field a;                    // [rows, classes] float32; a.dim == 0: the row is x alone
+  const float* x2 = nullptr;  // canonical squared norms of x and a; only of outer products
+  const float* a2 = nullptr;
+
+  bool outer() const { return a.dim > 0; }
+  Vectors from(std::int64_t row, std::int64_t count) const {
+    return {count, x.from(row), a.from(row), x2 ? x2 + row : nullptr, a2 ? a2 + row : nullptr};
+  }
+};
+
+// Picks in order of selection, to be applied to rows. Backend memory.
+struct Picks {
+  Vectors vectors;                  // for RuleKind::variance x is float64
+  const double* moments = nullptr;  // one per pick; see the rules
+  std::uint32_t first_ordinal = 0;  // position of the first of them in the batch
+};
+
+// How the state of rows starts. Backend memory; null where a rule has no use for it.
+struct Start {
+  const double* before = nullptr;  // per row; see the rules
+  const double* weight = nullptr;  // per row; null: 1
+  const std::int64_t* global_rows = nullptr;
+  std::uint64_t seed = 0;
+  Purpose purpose{"none"};
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;          // "cpu", "cuda", "checked"
+  virtual std::string describe() const = 0;      // one line for the log: device, threads, instruction set
+  virtual std::size_t memory_bytes() const = 0;  // of the device; 0: the host's
+
+  // --- memory ---
+  virtual void* allocate(std::size_t bytes) = 0;  // Error 71 with the numbers; at least 64-byte aligned
+  virtual void release(void* memory, std::size_t bytes) noexcept = 0;
+  virtual void copy_in(void* to, const void* host, std::size_t bytes) = 0;
+  virtual void copy_out(void* host, const void* from, std::size_t bytes) = 0;
+
+  // --- one value per row ---
+  // p: [rows, passes, classes]. out: float32, the score rounded once.
+  virtual void score(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes,
+                     float* out) = 0;
+  // out: [rows, classes]. y: class per row, negative: the predicted one; null: all predicted.
+  virtual void residuals(const double* p, const std::int64_t* y, std::int64_t rows, std::int64_t passes,
+                         std::int64_t classes, float* out) = 0;
+  // Divides each row by its 2-norm, summed in float64, rounding to float32; a zero row stays zero.
+  virtual void unit_rows(float* x, std::int64_t rows, std::int64_t dim) = 0;
+  // Canonical inner product of each row with itself.
+  virtual void squared_norms(const Field& x, std::int64_t rows, float* out) = 0;
+
+  // --- selection ---
+  virtual void start(RuleKind rule, const Start& how, std::int64_t rows, void* state, double* key) = 0;
+  // Applies the picks, in order, to every row. weight: null: 1.
+  virtual void apply(RuleKind rule, const Vectors& rows, const Picks& picks, const double* weight, void* state,
+                     double* key) = 0;
+  // The `count` best (key, global row) among rows with selectable != 0, best first; fewer where there are fewer.
+  virtual std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
+                                     std::int64_t rows, std::int64_t count) = 0;
+  // Items of `item_bytes` at these positions, packed, to the host.
+  virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
+                      void* host) = 0;
+
+  // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot) ---
+  // gains[j] = sum over ground rows i of fixed(weight_i * s_ij) - fixed(weight_i * best_i) where s_ij > best_i. To the
+  // host.
+  virtual void gains(const Field& ground, std::int64_t rows, const double* weight, const float* best, FixedPoint fixed,
+                     const Field& candidates, std::int64_t count, std::int64_t* gains) = 0;
+  // best_i = max(best_i, s_ij) over all picks j.
+  virtual void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) = 0;
+
+  // --- second moments ---
+  // Adds fixed(x_ic * x_id) of the float32 rows to sums[c * dim + d] for d <= c, on the host; float64 products, one
+  // rounding per row.
+  virtual void gram(const Field& x, std::int64_t rows, FixedPoint fixed, std::int64_t* sums) = 0;
+};
+
+// Memory of a backend, freed by scope. Move-only.
+template <class T>
+requires std::is_trivially_copyable_v<T>
+class Array {
+ public:
+  Array() = default;
+  Array(Backend& backend, std::int64_t size)
+      : backend_(&backend), size_(size), data_(static_cast<T*>(backend.allocate(bytes()))) {}
+  Array(Backend& backend, std::span<const T> host) : Array(backend, static_cast<std::int64_t>(host.size())) {
+    write(host);
+  }
+  Array(Array&& other) noexcept { *this = std::move(other); }
+  Array& operator=(Array&& other) noexcept {
+    std::swap(backend_, other.backend_);
+    std::swap(size_, other.size_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~Array() {
+    if (data_) backend_->release(data_, bytes());
+  }
+
+  T* data() const { return data_; }
+  std::int64_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  void write(std::span<const T> host, std::int64_t at = 0) {
+    if (!host.empty()) backend_->copy_in(data_ + at, host.data(), host.size_bytes());
+  }
+  void read(std::span<T> host, std::int64_t at = 0) const {
+    if (!host.empty()) backend_->copy_out(host.data(), data_ + at, host.size_bytes());
+  }
+  std::vector<T> to_host() const {
+    std::vector<T> host(static_cast<std::size_t>(size_));
+    read(host);
+    return host;
+  }
+
+ private:
+  std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
+
+  Backend* backend_ = nullptr;
+  std::int64_t size_ = 0;
+  T* data_ = nullptr;
+};
+
+struct BackendOptions {
+  int threads = 1;
+  int local_rank = 0;  // among the ranks on this node; chooses the GPU
+};
+
+// name: auto | cpu | cuda | checked. `auto` takes CUDA where it was built in and a device is usable; `why` gets one
+// line that says which was taken and why. Error 69 with the driver's own text where `cuda` is not usable.
+std::unique_ptr<Backend> make_backend(const std::string& name, const BackendOptions& options, std::string& why);
+
+// One line for --version: whether the CUDA plug-in is there, and with which toolkit it was built.
+std::string cuda_build_info();
+
+}  // namespace seine

@@ -1,0 +1,49 @@
+// Writes a batch as .h5, .csv or .json, by ending (contract, section 3): to a temporary name in the same folder,
+// synced, read back, renamed. Whole or not at all.
+#pragma once
+
+#include <string>
+
+#include "seine/ids.hpp"
+#include "seine/request.hpp"
+
+namespace seine {
+
+struct Batch {
+  Selection selection;
+  IdColumn ids;  // of selection.rows
+  std::string strategy, request_json, pool_fingerprint, digest;
+  std::uint64_t seed = 0;
+  std::int64_t pool_rows = 0, candidates = 0;
+  bool truncated = false;
+  Certificate certificate;
+  Timing timing;
+};
+
+// XXH3-128 in hex of the rows as little-endian int64.
+std::string digest_of(std::span<const std::int64_t> rows);
+
+// Error 64 for an unknown ending, before any work. Error 73 where the folder is missing or not writable.
+void check_output(const std::string& path);
+
+// Called on one rank. `seconds_written` goes into /timing. Errors: 73 cannot be created, 74 fails while writing.
+void write_batch(const std::string& path, const Batch& batch);
+
+// A temporary name beside `path`; removes what a dead process of this name left, commits by rename, removes the
+// temporary file in the destructor unless committed. Also used for score files and evaluations.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::string path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  const std::string& temporary() const { return temporary_; }
+  void write_text(const std::string& text);  // the whole content; errors 73, 74
+  void commit();                             // fsync file, rename, fsync folder
+
+ private:
+  std::string path_, temporary_;
+  bool committed_ = false;
+};
+
+}  // namespace seine

@@ -1,0 +1,26 @@
+// The statement of quality that every batch carries (contract, section 6).
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+
+namespace seine {
+
+struct Certificate {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+  std::string kind = "none";  // radius | submodular | potential | scores | none
+  std::string objective;      // a sentence
+  double value = kNone;
+  double bound = kNone;
+  std::string bound_kind;  // what the bound is, in a few words
+  double ratio = kNone;
+  double random = kNone;  // the same quantity for random batches of the same size, mean of 5
+  std::int64_t rows = 0;  // how many rows the value was measured over
+};
+
+// value / bound, where 0 / 0 is 1.
+double certificate_ratio(double value, double bound);
+
+}  // namespace seine

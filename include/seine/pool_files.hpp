@@ -1,0 +1,93 @@
+// Rows [first, first + count) of the global numbering out of HDF5 files (contract, section 2).
+//
+// Rows of all files, in order, are the global rows 0..N-1. Files are only read, without locks where the file system has
+// none. Everything that is read is checked, and a fault is an Error that names file, dataset and row of that file.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "seine/comm.hpp"
+#include "seine/request.hpp"
+
+namespace seine {
+
+// Globs expanded and natural-sorted by full path; one .txt file is a list of paths whose order is kept (relative paths
+// in it are relative to the current directory). Error 66 for what is not there.
+std::vector<std::string> expand_pool_paths(std::span<const std::string> given);
+
+enum class Dataset { embeddings, probabilities, ids, labels, classes, costs, groups };
+
+// What a command wants read. `wanted` datasets must be there; the optional ones are used where they are.
+struct Needs {
+  bool embeddings = false;
+  bool probabilities = false;  // or logits
+  bool passes = false;         // probabilities [N,T,C] with T >= 2
+};
+
+struct PoolShape {
+  std::int64_t rows = 0;
+  std::int64_t dim = 0;          // 0: no embeddings
+  std::int64_t classes = 0;      // 0: neither probabilities nor logits
+  std::int64_t passes = 0;       // 0: [N,C]
+  bool logits = false;           // probabilities come from logits by a softmax in float64
+  bool half_embeddings = false;  // every file stores float16
+  bool ids = false, text_ids = false, labels = false, reference_classes = false, costs = false, groups = false;
+  std::string embeddings_type, probabilities_type;  // "float16", "float32", "float64", "mixed", or "" where absent
+};
+
+class PoolFiles {
+ public:
+  // Collective. Reads the headers (file number modulo ranks) and checks that files and datasets agree with each other
+  // and with `needs`. `probabilities` wins over `logits` where a file has both.
+  PoolFiles(const Comm& comm, std::vector<std::string> paths, const DatasetNames& names, const Needs& needs);
+  PoolFiles(PoolFiles&&) noexcept;
+  PoolFiles& operator=(PoolFiles&&) noexcept;
+  ~PoolFiles();
+
+  const PoolShape& shape() const;
+  const std::vector<std::string>& paths() const;
+  std::int64_t first_row_of(std::size_t file) const;  // global row; first_row_of(paths().size()) == shape().rows
+
+  // Not collective. Reads and checks `count` rows; any range, over any number of files.
+  void read_embeddings(std::int64_t first, std::int64_t count, std::span<float> out) const;  // [count, dim], finite
+  // [count, max(passes, 1), classes] as given, as float64: finite, >= -1e-6 (then >= 0), each distribution sums to 1
+  // within 1e-3 (1e-2 where stored as float16). Softmax already applied where the pool has logits.
+  void read_probabilities(std::int64_t first, std::int64_t count, std::span<double> out) const;
+  std::vector<std::int64_t> read_integers(Dataset dataset, std::int64_t first,
+                                          std::int64_t count) const;  // ids, labels, classes, groups
+  std::vector<std::string> read_text_ids(std::int64_t first, std::int64_t count) const;
+  std::vector<double> read_costs(std::int64_t first, std::int64_t count) const;
+
+  // "file row": for messages about a global row.
+  std::string where(std::int64_t row) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Which global rows a rank owns: runs of whole 256-row tiles, dealt round-robin so that sorted pools stay balanced.
+// Nothing in a result depends on it.
+class Ownership {
+ public:
+  Ownership(std::int64_t rows, int rank, int ranks);
+  struct Run {
+    std::int64_t first, count;
+  };
+  const std::vector<Run>& runs() const { return runs_; }
+  std::int64_t own() const { return own_; }  // number of rows of this rank
+  int owner(std::int64_t row) const;
+  std::int64_t local(std::int64_t row) const;  // position among the owner's rows
+
+ private:
+  std::int64_t rows_, run_length_, own_ = 0;
+  int ranks_;
+  std::vector<Run> runs_;
+};
+
+}  // namespace seine

@@ -1,0 +1,48 @@
+// What a strategy is, and the table of all of them.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "seine/pool_files.hpp"
+#include "seine/request.hpp"
+#include "seine/rules.hpp"
+
+namespace seine {
+
+class Pool;
+struct Task;
+
+struct Parameter {
+  std::string_view name;
+  std::string_view value;    // default
+  std::string_view choices;  // for people: "smallest_row | random | ...", "a number > 0"
+  std::string_view meaning;
+};
+
+struct Entry {
+  std::string_view name;
+  std::string_view summary;  // one line
+  std::string_view inputs;   // for people: "embeddings", "probabilities [N,T,C], T >= 2"
+  std::string_view cost;     // for people, in N rows, B picks, D dimensions, C classes, T passes
+  std::string_view source;   // paper
+  Needs needs;
+  std::span<const Parameter> parameters;
+  std::string_view certificate;    // kind
+  bool weights = false;            // takes --score-power
+  bool unit_rows = false;          // --normalize l2 by default
+  std::optional<ScoreKind> score;  // a score per row that `seine score` and --score know
+  Selection (*pick)(Pool&, const Task&) = nullptr;
+  void (*cover)(Pool&, const Task&) = nullptr;  // what covered rows do before the first pick; null: nothing
+  void (*check)(const Request&) = nullptr;      // error 64 for a bad parameter value; null: nothing to check
+};
+
+std::span<const Entry> strategies();           // in the order of the README
+const Entry& strategy(std::string_view name);  // error 64 that lists the known ones
+
+// The value of a parameter: from request.set, else the default.
+std::string parameter(const Entry& entry, const std::map<std::string, std::string>& set, std::string_view name);
+
+}  // namespace seine
