@@ -39,10 +39,10 @@ struct Field {
 // The geometry of rows: x, or the outer product a (x) x, which is never formed. Backend memory.
 struct Vectors {
   std::int64_t rows = 0;
-  Field x;                    // [rows, dim]
-  Field a;                    // [rows, classes] float32; a.dim == 0: the row is x alone
-  const float* x2 = nullptr;  // canonical squared norms of x and a; only of outer products
-  const float* a2 = nullptr;
+  Field x;                     // [rows, dim]
+  Field a;                     // [rows, classes] float32; a.dim == 0: the row is x alone
+  const double* x2 = nullptr;  // squared norms of x and a; only of outer products
+  const double* a2 = nullptr;
 
   bool outer() const { return a.dim > 0; }
   Vectors from(std::int64_t row, std::int64_t count) const {
@@ -89,8 +89,8 @@ class Backend {
                          std::int64_t classes, float* out) = 0;
   // Divides each row by its 2-norm, summed in float64, rounding to float32; a zero row stays zero.
   virtual void unit_rows(float* x, std::int64_t rows, std::int64_t dim) = 0;
-  // Canonical inner product of each row with itself.
-  virtual void squared_norms(const Field& x, std::int64_t rows, float* out) = 0;
+  // Canonical inner product of each row with itself, in float64.
+  virtual void squared_norms(const Field& x, std::int64_t rows, double* out) = 0;
 
   // --- selection ---
   virtual void start(RuleKind rule, const Start& how, std::int64_t rows, void* state, double* key) = 0;
@@ -113,9 +113,9 @@ class Backend {
   virtual void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) = 0;
 
   // --- second moments ---
-  // Adds fixed(x_ic * x_id) of the float32 rows to sums[c * dim + d] for d <= c, on the host; float64 products, one
-  // rounding per row.
-  virtual void gram(const Field& x, std::int64_t rows, FixedPoint fixed, std::int64_t* sums) = 0;
+  // Rows [groups[g], groups[g + 1]) are one group: sum of float64 products x_ic * x_id in order of its rows, one fma
+  // each. Adds fixed(that sum) of every group to sums[c * dim + d] for d <= c, on the host. float32 rows only.
+  virtual void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) = 0;
 };
 
 // Memory of a backend, freed by scope. Move-only.

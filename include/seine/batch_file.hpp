@@ -23,10 +23,11 @@ struct Batch {
 // XXH3-128 in hex of the rows as little-endian int64.
 std::string digest_of(std::span<const std::int64_t> rows);
 
-// Error 64 for an unknown ending, before any work. Error 73 where the folder is missing or not writable.
+// Error 64 for an unknown ending, before any work. Error 73 where the file cannot be created; that is tried, so one
+// rank is enough.
 void check_output(const std::string& path);
 
-// Called on one rank. `seconds_written` goes into /timing. Errors: 73 cannot be created, 74 fails while writing.
+// Called on one rank. Its own seconds go into /timing as `write`. Error 73, whatever fails.
 void write_batch(const std::string& path, const Batch& batch);
 
 // A temporary name beside `path`; removes what a dead process of this name left, commits by rename, removes the
@@ -38,8 +39,8 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
   const std::string& temporary() const { return temporary_; }
-  void write_text(const std::string& text);  // the whole content; errors 73, 74
-  void commit();                             // fsync file, rename, fsync folder
+  void write_text(const std::string& text);  // the whole content; synced and read back; error 73
+  void commit();                             // fsync file, rename, fsync folder; error 73
 
  private:
   std::string path_, temporary_;

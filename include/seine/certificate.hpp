@@ -20,6 +20,13 @@ struct Certificate {
   std::int64_t rows = 0;  // how many rows the value was measured over
 };
 
+class Pool;
+struct Task;
+struct Picked;
+
+// Collective. Measures what was picked: `exact` where the picks are the sequential algorithm's over the whole pool.
+Certificate certify(const Pool& pool, const Task& task, const Picked& picked, bool exact);
+
 // value / bound, where 0 / 0 is 1.
 double certificate_ratio(double value, double bound);
 

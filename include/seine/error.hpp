@@ -32,6 +32,16 @@ class Error : public std::runtime_error {
   Exit code_;
 };
 
+// An error that `ranks` ranks throw together, by Comm::agree: none of them waits for another.
+class AgreedError : public Error {
+ public:
+  AgreedError(const Error& error, int ranks) : Error(error), ranks_(ranks) {}
+  int ranks() const { return ranks_; }
+
+ private:
+  int ranks_;
+};
+
 // A broken invariant of our own: exit code 70, with the place in the source.
 void require(bool holds, std::string_view invariant, std::source_location at = std::source_location::current());
 

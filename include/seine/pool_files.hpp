@@ -63,8 +63,9 @@ class PoolFiles {
   std::vector<std::string> read_text_ids(std::int64_t first, std::int64_t count) const;
   std::vector<double> read_costs(std::int64_t first, std::int64_t count) const;
 
-  // "file row": for messages about a global row.
+  // For messages about a global row: `FILE row 17`, and `FILE: dataset "ids", row 17`.
   std::string where(std::int64_t row) const;
+  std::string where(std::int64_t row, Dataset dataset) const;
 
  private:
   struct Impl;

@@ -1,6 +1,8 @@
 // What a strategy is, and the table of all of them.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +16,8 @@ namespace seine {
 
 class Pool;
 struct Task;
+struct Picked;
+struct Prior;
 
 struct Parameter {
   std::string_view name;
@@ -32,11 +36,15 @@ struct Entry {
   std::span<const Parameter> parameters;
   std::string_view certificate;    // kind
   bool weights = false;            // takes --score-power
+  bool outer = false;              // geometry of gradient embeddings: residual (x) embedding
   bool unit_rows = false;          // --normalize l2 by default
   std::optional<ScoreKind> score;  // a score per row that `seine score` and --score know
-  Selection (*pick)(Pool&, const Task&) = nullptr;
-  void (*cover)(Pool&, const Task&) = nullptr;  // what covered rows do before the first pick; null: nothing
-  void (*check)(const Request&) = nullptr;      // error 64 for a bad parameter value; null: nothing to check
+  bool draws_by_distance = false;  // a D^2 race: merges carry weights
+  Picked (*pick)(Pool&, const Task&) = nullptr;
+  void (*cover)(Pool&, const Task&, Prior&) = nullptr;  // what covered rows do before the first pick; null: nothing
+  // How many rows the objective sums over, of the pool's rows; null: all, or no sum.
+  std::int64_t (*ground_rows)(const Request&, std::int64_t rows) = nullptr;
+  void (*check)(const Request&) = nullptr;  // error 64 for a bad parameter value; null: nothing to check
 };
 
 std::span<const Entry> strategies();           // in the order of the README

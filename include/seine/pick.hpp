@@ -1,0 +1,92 @@
+// The engines that strategies are made of. Each is the plain sequential algorithm, exactly, in rounds: the rows that
+// may still win are fetched, picks are made among them as long as the bound left behind proves them, and all picks of
+// the round are applied to the pool in one pass.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "seine/console.hpp"
+#include "seine/pool.hpp"
+#include "seine/request.hpp"
+#include "seine/strategy.hpp"
+
+namespace seine {
+
+// What covered rows leave behind, besides the column `before` of the pool.
+struct Prior {
+  const Pool* outside = nullptr;  // labelled rows that are not in the pool; null: none
+  std::vector<double> precision;  // log_det: P = (I + X^T X / noise)^-1 over covered rows, [dim, dim]; empty: I
+  double covered_value = 0;       // log_det: log det of the covered rows
+};
+
+// One run of a strategy on one pool: the whole of it, a partition, or a union of picks.
+struct Task {
+  const Request& request;
+  const Entry& entry;
+  std::int64_t batch = 0;  // at most the pool's candidates
+  int level = 0;           // 0: the pool or a partition; above: nodes of the merge tree
+  bool unit_rows = false;  // embeddings were divided by their 2-norm
+  const Prior* prior = nullptr;
+  const Pool* ground = nullptr;      // rows whose coverage counts; null: the pool itself
+  const Console* console = nullptr;  // on rank 0 of the job, else null
+
+  std::string parameter(std::string_view name) const { return seine::parameter(entry, request.set, name); }
+};
+
+struct Picked {
+  Selection selection;
+  std::vector<double> represents;        // D^2 races: weight of the pool's rows nearest to each pick
+  double farthest = Certificate::kNone;  // largest key that is left over all rows, candidates or not
+};
+
+// No interaction between picks: the `batch` best (value, row) among the candidates.
+Picked pick_best(Pool& pool, const std::function<Candidate(std::int64_t own)>& value, const Task& task,
+                 const std::function<double(const Candidate&)>& gain);
+
+// A pick that the strategy makes by its own rule, before the engine takes over.
+struct FirstPick {
+  std::int64_t row;
+  double gain;
+};
+
+// Scores that fall row by row as picks arrive: k-center, D^2 races, log-determinant.
+struct Falling {
+  RuleKind rule;
+  std::optional<std::vector<double>> weight;  // per own row, of the squared distance; absent: 1
+  Purpose purpose{"none"};                    // of the draws of a race
+  std::optional<FirstPick> first;
+  std::optional<std::vector<double>> filler;  // per own row: what decides when no key is left; absent: the row alone
+  double noise = 0;                           // of RuleKind::variance
+  double (*gain)(double value, double noise) = nullptr;  // from squared distance or variance at the pick
+};
+Picked pick_falling(Pool& pool, const Falling& how, const Task& task);
+
+// Gains that need all ground rows: facility location with similarity = cosine clipped at 0. Lazy, in fixed point.
+Picked pick_covering(Pool& pool, const Pool& ground, const Task& task);
+
+// Collective. What `centres` (rows of `of`) leave of the rows of `on`: squared distance to the nearest of them and of
+// what `on.columns.before` says. One value per own row of `on`.
+std::vector<double> distances2_to(const Pool& on, const Pool& of, std::span<const std::int64_t> centres,
+                                  const std::optional<std::vector<double>>& before);
+// Likewise the largest clipped cosine; unit rows.
+std::vector<float> similarities_to(const Pool& on, const Pool& of, std::span<const std::int64_t> centres,
+                                   const std::optional<std::vector<double>>& before);
+
+// Collective. Covered rows of the pool and outside of it, into columns.before.
+void cover_by_distance(Pool& pool, const Prior& prior);
+void cover_by_similarity(Pool& pool, const Prior& prior);
+// `unit`: rows of norm 1 count with a squared norm of exactly 1.
+void cover_by_variance(Pool& pool, double noise, bool unit, Prior& prior);
+
+// Collective. log det(I + X X^T / noise) gained by these rows of the pool, in order, after the prior; by all rows
+// together.
+double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, double noise, bool unit,
+                       const Prior& prior);
+double log_determinant_of_all(const Pool& pool, double noise, bool unit, const Prior& prior);
+
+// log(1 + x), from our own logarithm.
+double log_one_plus(double x);
+
+}  // namespace seine

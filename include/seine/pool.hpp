@@ -1,0 +1,148 @@
+// Rows spread over ranks, in the memory of a backend, with their columns. A strategy speaks to a Pool and to nothing
+// below it: answers are already global, the same on every rank.
+//
+// One type serves the whole pool, a subset of it (candidates kept by a score, an evaluation sample, a union of picks)
+// and a partition that one rank holds alone. Which rows are in it decides what it means; who holds them does not.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "seine/backend.hpp"
+#include "seine/comm.hpp"
+#include "seine/ids.hpp"
+
+namespace seine {
+
+// Per-row values on the host, in the order of the own rows. A column is there on every rank or on none.
+struct Columns {
+  std::vector<std::int64_t> rows;  // global numbers, ascending
+  std::vector<Role> role;
+  std::optional<std::vector<float>> score;    // acquisition score
+  std::optional<std::vector<double>> weight;  // of the row in the objective; absent: 1
+  std::optional<std::vector<double>>
+      before;  // what the covered rows leave of the row's value; each rule says what it is
+};
+
+// Vectors of single rows, replicated: on the host and in backend memory.
+class Packed {
+ public:
+  Packed() = default;
+  Packed(Backend& backend, Element type, std::int64_t dim, std::int64_t classes, std::vector<std::byte> x,
+         std::vector<float> a);
+
+  Vectors vectors() const;
+  std::int64_t rows() const { return rows_; }
+  std::vector<float> row(std::int64_t i) const;  // x of one row, widened
+  const float* residual(std::int64_t i) const { return host_a_.data() + i * classes_; }
+  Packed pick(Backend& backend, std::span<const std::int64_t> positions) const;  // some of these rows, in this order
+
+ private:
+  Element type_ = Element::f32;
+  std::int64_t rows_ = 0, dim_ = 0, classes_ = 0;
+  std::vector<std::byte> host_x_;
+  std::vector<float> host_a_;
+  Array<std::byte> x_;
+  Array<float> a_;
+  Array<double> x2_, a2_;
+};
+
+class Pool {
+ public:
+  // Collective. x: own rows of `type`, a: their residuals for outer geometry (or empty); both may be absent.
+  Pool(const Comm& comm, Backend& backend, Columns columns, Element type, std::int64_t dim, Array<std::byte> x,
+       std::int64_t classes, Array<float> a);
+  Pool(Pool&&) = default;
+  Pool& operator=(Pool&&) = default;
+
+  const Comm& comm() const { return *comm_; }
+  Backend& backend() const { return *backend_; }
+  std::int64_t rows() const { return total_rows_; }              // of all ranks
+  std::int64_t candidates() const { return total_candidates_; }  // of all ranks
+  std::int64_t covered() const { return total_covered_; }        // of all ranks
+  std::int64_t own() const { return static_cast<std::int64_t>(columns.rows.size()); }
+  std::int64_t dim() const { return dim_; }
+  std::int64_t classes() const { return classes_; }
+
+  Columns columns;  // of the own rows; `rows` and `role` stay as they are
+
+  // Backend memory.
+  Vectors vectors() const;
+  const std::int64_t* global_rows() const { return device_rows_.data(); }
+  Array<std::uint8_t> selectable() const;                                        // 1 for candidates
+  Array<double> device(const std::optional<std::vector<double>>& column) const;  // absent: no memory
+  Array<double> squared_norms() const;                                           // of the rows: |x|^2, or |a|^2 |x|^2
+
+  void make_unit();  // divides x of each row by its 2-norm; a zero row stays zero
+
+  // Collective. The rows with keep[i] != 0, on the same ranks.
+  Pool where(std::span<const std::uint8_t> keep) const;
+  // Collective. part[i] is the part of own row i; part p goes whole to rank p mod ranks. Returns this rank's parts in
+  // order of p; each lives on `self`, a communicator of this process alone. Empty parts are left out.
+  struct Part;
+  std::vector<Part> regroup(std::span<const std::int32_t> part, const Comm& self) const;
+
+  // Collective. The `count` best (key, row) of the selectable rows of all ranks, best first.
+  std::vector<Candidate> top(const Array<double>& key, const Array<std::uint8_t>& selectable, std::int64_t count) const;
+  // Collective. Single rows by global number, in the order given; each must be in the pool.
+  Packed fetch(std::span<const std::int64_t> rows) const;
+  // Collective. Items of a per-row array in backend memory, or of a host column, for these rows.
+  std::vector<std::byte> fetch_items(std::span<const std::int64_t> rows, const void* column, std::size_t item) const;
+  template <Plain T>
+  std::vector<T> fetch_column(std::span<const std::int64_t> rows, const std::vector<T>& column) const;
+  Packed own_rows() const;  // not collective: x of all own rows
+  // Calls visit(position among the own rows, position in `rows`) for each of `rows` that is here. Not collective.
+  void for_own(std::span<const std::int64_t> rows, const std::function<void(std::int64_t, std::size_t)>& visit) const;
+
+ private:
+  using GatherOwn = std::function<void(std::span<const std::int64_t> positions, std::byte* out)>;
+  std::vector<std::byte> fetch_with(std::span<const std::int64_t> rows, std::size_t item, const GatherOwn& own) const;
+
+  const Comm* comm_;
+  Backend* backend_;
+  Element type_;
+  std::int64_t dim_, classes_;
+  std::int64_t total_rows_ = 0, total_candidates_ = 0, total_covered_ = 0;
+  Array<std::byte> x_;
+  Array<float> a_;
+  Array<double> x2_, a2_;
+  Array<std::int64_t> device_rows_;
+};
+
+struct Pool::Part {
+  std::int32_t part;
+  Pool pool;
+};
+
+// Collective. The `count` best of everybody's candidates, best first, on every rank.
+std::vector<Candidate> best_of(const Comm& comm, std::vector<Candidate> mine, std::int64_t count);
+
+// Collective. The `count` rows with the smallest uniform(seed, purpose, row) among the own rows that `among` accepts:
+// a uniform sample, ascending in that draw.
+std::vector<std::int64_t> draw_rows(const Pool& pool, std::uint64_t seed, Purpose purpose, std::int64_t count,
+                                    const std::function<bool(std::int64_t own)>& among);
+
+// Collective. The candidate with the largest key (one per own row); there must be one.
+std::int64_t best_candidate(const Pool& pool, const std::vector<double>& keys);
+
+// Collective. Exact sum and largest of non-negative values over all ranks, whatever the grouping.
+double sum_over(const Comm& comm, std::span<const double> mine, std::int64_t terms);
+double largest_over(const Comm& comm, std::span<const double> mine);
+
+template <Plain T>
+std::vector<T> Pool::fetch_column(std::span<const std::int64_t> rows, const std::vector<T>& column) const {
+  const std::vector<std::byte> bytes =
+      fetch_with(rows, sizeof(T), [&](std::span<const std::int64_t> positions, std::byte* out) {
+        for (std::size_t i = 0; i < positions.size(); ++i)
+          __builtin_memcpy(out + i * sizeof(T), &column[static_cast<std::size_t>(positions[i])], sizeof(T));
+      });
+  std::vector<T> values(rows.size());
+  if (!bytes.empty()) __builtin_memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
+
+}  // namespace seine

@@ -1,0 +1,130 @@
+#include "backend/checked.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <map>
+
+#include "backend/cpu.hpp"
+#include "seine/error.hpp"
+
+namespace seine {
+namespace {
+
+class CheckedBackend final : public Backend {
+ public:
+  explicit CheckedBackend(const BackendOptions& options) : cpu_(make_cpu_backend(options)) {}
+  ~CheckedBackend() override = default;
+
+  std::string name() const override { return "checked"; }
+  std::string describe() const override { return "checked, over " + cpu_->describe(); }
+  std::size_t memory_bytes() const override { return 0; }
+
+  // Whole pages plus a guard page; the block ends at the guard, to the 64 bytes of its alignment.
+  void* allocate(std::size_t bytes) override {
+    const std::size_t used = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
+    const std::size_t pages = (used + page_ - 1) / page_ * page_;
+    void* mapped = mmap(nullptr, pages + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
+    auto* base = static_cast<std::byte*>(mapped);
+    std::memset(base, 0xff, pages);  // NaN as float32 and float64
+    void* memory = base + (pages - used);
+    mprotect(base, pages + page_, PROT_NONE);
+    blocks_[memory] = {base, pages};
+    return memory;
+  }
+  void release(void* memory, std::size_t) noexcept override {
+    const auto block = blocks_.find(memory);
+    munmap(block->second.base, block->second.pages + page_);
+    blocks_.erase(block);
+  }
+  void copy_in(void* to, const void* host, std::size_t bytes) override {
+    const Open open(*this);
+    cpu_->copy_in(to, host, bytes);
+  }
+  void copy_out(void* host, const void* from, std::size_t bytes) override {
+    const Open open(*this);
+    cpu_->copy_out(host, from, bytes);
+  }
+
+  void score(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes,
+             float* out) override {
+    const Open open(*this);
+    cpu_->score(kind, p, rows, passes, classes, out);
+  }
+  void residuals(const double* p, const std::int64_t* y, std::int64_t rows, std::int64_t passes, std::int64_t classes,
+                 float* out) override {
+    const Open open(*this);
+    cpu_->residuals(p, y, rows, passes, classes, out);
+  }
+  void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override {
+    const Open open(*this);
+    cpu_->unit_rows(x, rows, dim);
+  }
+  void squared_norms(const Field& x, std::int64_t rows, double* out) override {
+    const Open open(*this);
+    cpu_->squared_norms(x, rows, out);
+  }
+  void start(RuleKind rule, const Start& how, std::int64_t rows, void* state, double* key) override {
+    const Open open(*this);
+    cpu_->start(rule, how, rows, state, key);
+  }
+  void apply(RuleKind rule, const Vectors& rows, const Picks& picks, const double* weight, void* state,
+             double* key) override {
+    const Open open(*this);
+    cpu_->apply(rule, rows, picks, weight, state, key);
+  }
+  std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
+                             std::int64_t rows, std::int64_t count) override {
+    const Open open(*this);
+    return cpu_->top(key, selectable, global_rows, rows, count);
+  }
+  void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
+    const Open open(*this);
+    cpu_->gather(from, item_bytes, positions, host);
+  }
+  void gains(const Field& ground, std::int64_t rows, const double* weight, const float* best, FixedPoint fixed,
+             const Field& candidates, std::int64_t count, std::int64_t* gains) override {
+    const Open open(*this);
+    cpu_->gains(ground, rows, weight, best, fixed, candidates, count, gains);
+  }
+  void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
+    const Open open(*this);
+    cpu_->raise(ground, rows, picks, count, best);
+  }
+  void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) override {
+    const Open open(*this);
+    cpu_->gram(x, groups, fixed, sums);
+  }
+
+ private:
+  // Memory can be touched while this lives.
+  class Open {
+   public:
+    explicit Open(CheckedBackend& of) : of_(of) { of_.protect(PROT_READ | PROT_WRITE); }
+    ~Open() { of_.protect(PROT_NONE); }
+
+   private:
+    CheckedBackend& of_;
+  };
+  struct Block {
+    std::byte* base;
+    std::size_t pages;
+  };
+  void protect(int how) {
+    for (const auto& [memory, block] : blocks_) mprotect(block.base, block.pages, how);
+  }
+
+  std::unique_ptr<Backend> cpu_;
+  std::map<void*, Block> blocks_;
+  const std::size_t page_ = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_checked_backend(const BackendOptions& options) {
+  return std::make_unique<CheckedBackend>(options);
+}
+
+}  // namespace seine

@@ -1,0 +1,101 @@
+// Which backend a run gets. The CUDA one is a library that is looked for beside the executable and loaded only where it
+// is asked for.
+#include <dlfcn.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "backend/checked.hpp"
+#include "backend/cpu.hpp"
+#include "backend/plugin.hpp"
+#include "seine/backend.hpp"
+#include "seine/error.hpp"
+
+namespace seine {
+namespace {
+
+struct Loaded {
+  const CudaPlugin* plugin = nullptr;
+  bool present = false;  // a file of that name is there, usable or not
+  std::string fault;     // why there is no plugin: the loader's own text
+};
+
+// Where the plug-in may be: beside the executable, where `cmake --install` puts it, and for the tests of a build tree.
+std::vector<std::filesystem::path> plugin_places() {
+  std::error_code failed;
+  const std::filesystem::path folder = std::filesystem::read_symlink("/proc/self/exe", failed).parent_path();
+  return {folder / kPluginFile, folder / "../lib/seine" / kPluginFile, folder / "../bin" / kPluginFile};
+}
+
+Loaded load_plugin() {
+  Loaded loaded;
+  for (const std::filesystem::path& place : plugin_places()) {
+    std::error_code failed;
+    if (!std::filesystem::exists(place, failed)) continue;
+    loaded.present = true;
+    void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);  // never closed: see plugin.hpp
+    const auto entry = library ? reinterpret_cast<PluginEntry>(dlsym(library, kPluginEntry)) : nullptr;
+    if (!entry) {
+      loaded.fault = dlerror();
+      return loaded;
+    }
+    const CudaPlugin* plugin = entry();
+    if (plugin->abi == kPluginAbi && plugin->version == std::string(SEINE_VERSION))
+      loaded.plugin = plugin;
+    else
+      loaded.fault = place.string() + " was built with seine " + plugin->version + ", this is " SEINE_VERSION;
+    return loaded;
+  }
+  loaded.fault = std::string("CUDA was not built in: there is no ") + kPluginFile + " beside the executable";
+  return loaded;
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options, std::string& why) {
+  const Loaded loaded = load_plugin();
+  if (!loaded.plugin) throw Error(Exit::no_device, "--device cuda: " + loaded.fault);
+  try {
+    std::unique_ptr<Backend> backend(loaded.plugin->create(options));
+    why = "device cuda: " + backend->describe();
+    return backend;
+  } catch (const Error& error) {
+    throw Error(error.code(), std::string("--device cuda: ") + error.what());
+  }
+}
+
+std::unique_ptr<Backend> make_auto_backend(const BackendOptions& options, std::string& why) {
+  const Loaded loaded = load_plugin();
+  std::string fault = loaded.fault;
+  if (loaded.plugin) {
+    try {
+      std::unique_ptr<Backend> backend(loaded.plugin->create(options));
+      why = "device cuda: " + backend->describe();
+      return backend;
+    } catch (const Error& error) {
+      fault = error.what();
+    }
+  }
+  why = "device cpu: ";
+  why += loaded.present ? "CUDA was built in but no device is usable (" + fault + ")" : fault;
+  return make_cpu_backend(options);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(const std::string& name, const BackendOptions& options, std::string& why) {
+  if (name == "auto") return make_auto_backend(options, why);
+  if (name == "cuda") return make_cuda_backend(options, why);
+  why = "device " + name + ": asked for";
+  if (name == "cpu") return make_cpu_backend(options);
+  if (name == "checked") return make_checked_backend(options);
+  throw Error(Exit::usage, "--device " + name + ": there is no such device; known are auto, cpu, cuda");
+}
+
+std::string cuda_build_info() {
+  const Loaded loaded = load_plugin();
+  return loaded.plugin ? loaded.plugin->build_info : loaded.fault;
+}
+
+}  // namespace seine

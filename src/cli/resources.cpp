@@ -1,0 +1,153 @@
+#include "cli/resources.hpp"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace seine {
+namespace {
+
+constexpr double kUnlimited = std::numeric_limits<double>::infinity();
+constexpr double kKiB = 1024.0, kMiB = 1024.0 * kKiB, kGiB = 1024.0 * kMiB;
+
+// --- CPUs ---
+
+using CpuSet = std::array<cpu_set_t, 8>;  // 8,192 CPUs
+
+CpuSet affinity() {
+  CpuSet set{};
+  if (sched_getaffinity(0, sizeof set, set.data()) != 0) {
+    CPU_ZERO_S(sizeof set, set.data());
+    CPU_SET_S(0, sizeof set, set.data());
+  }
+  return set;
+}
+
+std::size_t hash_of(std::string_view bytes) {
+  return std::hash<std::string_view>{}(bytes);
+}
+
+// The ranks on this node. A launcher that binds ranks gives each its own CPUs, which must not be divided once more:
+// only ranks with the same CPUs share them.
+struct Neighbours {
+  int on_node = 0;
+  int same_cpus = 0;
+  int local_rank = 0;
+};
+
+Neighbours count_neighbours(const Comm& comm, const CpuSet& cpus) {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  struct Seat {
+    std::size_t host, cpus;
+  };
+  const Seat mine{hash_of(host.data()), hash_of({reinterpret_cast<const char*>(cpus.data()), sizeof cpus})};
+  const std::vector<Seat> seats = comm.gather(std::span<const Seat>(&mine, 1));
+
+  Neighbours neighbours;
+  for (std::size_t rank = 0; rank < seats.size(); ++rank) {
+    if (seats[rank].host != mine.host) continue;
+    if (static_cast<int>(rank) < comm.rank()) ++neighbours.local_rank;
+    if (seats[rank].cpus == mine.cpus) ++neighbours.same_cpus;
+    ++neighbours.on_node;
+  }
+  return neighbours;
+}
+
+// --- memory ---
+
+double number_or_unlimited(const std::string& text) {
+  double value = 0;
+  const auto [stop, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return fault == std::errc{} && stop != text.data() ? value : kUnlimited;  // also "max"
+}
+
+double number_in_file(const std::filesystem::path& path) {
+  std::string text;
+  std::ifstream(path) >> text;
+  return number_or_unlimited(text);
+}
+
+double number_in_environment(const char* name) {
+  const char* text = std::getenv(name);
+  return text ? number_or_unlimited(text) : kUnlimited;
+}
+
+// The smallest limit in a control group and in the groups around it.
+double smallest_limit(const std::filesystem::path& mount, std::filesystem::path group, const char* file) {
+  double limit = number_in_file(mount / file);
+  for (group = group.relative_path(); !group.empty(); group = group.parent_path())
+    limit = std::min(limit, number_in_file(mount / group / file));
+  return limit;
+}
+
+double cgroup_limit() {
+  double limit = kUnlimited;
+  std::ifstream groups("/proc/self/cgroup");  // lines of "id:controllers:path"; version 2 has "0::path"
+  for (std::string line; std::getline(groups, line);) {
+    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string path = line.substr(second + 1);
+    if (controllers == ",,") limit = std::min(limit, smallest_limit("/sys/fs/cgroup", path, "memory.max"));
+    if (controllers.find(",memory,") != std::string::npos)
+      limit = std::min(limit, smallest_limit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"));
+  }
+  return limit;
+}
+
+double slurm_limit() {
+  const double per_cpu = number_in_environment("SLURM_MEM_PER_CPU") * number_in_environment("SLURM_CPUS_ON_NODE");
+  const double limit = std::min(number_in_environment("SLURM_MEM_PER_NODE"), per_cpu);
+  return limit > 0 ? limit * kMiB : kUnlimited;  // Slurm writes 0 for all of the node
+}
+
+double free_memory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("MemAvailable:"))
+      return number_or_unlimited(line.substr(std::min(line.find_first_of("0123456789"), line.size()))) * kKiB;
+  return kUnlimited;
+}
+
+}  // namespace
+
+void check_processor() {
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+      __builtin_cpu_supports("f16c"))
+    return;
+  throw Error(Exit::system, "this processor is older than x86-64-v3 (AVX2, FMA, BMI2 and F16C are needed)");
+}
+
+std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal) {
+  const CpuSet cpus = affinity();
+  const Neighbours neighbours = count_neighbours(comm, cpus);
+  if (request.threads == 0) request.threads = std::max(1, CPU_COUNT_S(sizeof cpus, cpus.data()) / neighbours.same_cpus);
+  if (!request.memory_gib) {
+    const double bytes = std::min({cgroup_limit(), slurm_limit(), free_memory()});
+    if (bytes < kUnlimited) request.memory_gib = bytes / kGiB / neighbours.on_node;
+  }
+  terminal.debug(fmt::format("{} ranks, {} on this node; each with {} threads and {:.2f} GiB", comm.size(),
+                             neighbours.on_node, request.threads, request.memory_gib.value_or(kUnlimited)));
+
+  std::string why;
+  auto backend = comm.agree([&] {
+    return make_backend(request.device, {.threads = request.threads, .local_rank = neighbours.local_rank}, why);
+  });
+  terminal.info(why);
+  return backend;
+}
+
+}  // namespace seine

@@ -1,0 +1,19 @@
+// What this process may use of its node: processor, CPUs, memory, device.
+#pragma once
+
+#include <memory>
+
+#include "cli/terminal.hpp"
+#include "seine/backend.hpp"
+#include "seine/comm.hpp"
+#include "seine/request.hpp"
+
+namespace seine {
+
+// Error 71 where the processor lacks the instructions that all of this program is compiled for.
+void check_processor();
+
+// Collective. Fills `threads` and `memory_gib` where the request leaves them open, and makes the backend it asks for.
+std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal);
+
+}  // namespace seine

@@ -1,0 +1,246 @@
+// Every MPI call of the project. A communicator of one rank makes none of them.
+#include "seine/comm.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <numeric>
+#include <system_error>
+#include <utility>
+
+namespace seine {
+namespace {
+
+constexpr std::size_t kChunk = std::size_t{1} << 30;  // bytes per message: MPI counts are int
+constexpr int kExchangeTag = 1;
+
+void check(int status, const char* call) {
+  if (status == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(status, text, &length);
+  throw Error(Exit::system,
+              fmt::format("{} failed: {}", call, std::string_view(text, static_cast<std::size_t>(length))));
+}
+
+bool is_running() {
+  int initialised = 0, finalised = 0;
+  MPI_Initialized(&initialised);
+  MPI_Finalized(&finalised);
+  return initialised && !finalised;
+}
+
+// Calls `move(offset, count)` for pieces whose byte count fits an int.
+template <class Move>
+void in_chunks(std::size_t bytes, Move&& move) {
+  for (std::size_t at = 0; at < bytes; at += kChunk) move(at, static_cast<int>(std::min(kChunk, bytes - at)));
+}
+
+template <class T>
+void all_reduce(std::span<T> values, MPI_Datatype type, MPI_Op operation, MPI_Comm comm) {
+  in_chunks(values.size_bytes(), [&](std::size_t at, int bytes) {
+    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + at / sizeof(T), bytes / static_cast<int>(sizeof(T)), type,
+                        operation, comm),
+          "MPI_Allreduce");
+  });
+}
+
+}  // namespace
+
+// MPI_COMM_NULL: this process alone.
+Comm::Comm(MPI_Comm owned) : comm_(owned) {
+  if (comm_ == MPI_COMM_NULL) return;
+  check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
+  check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+}
+
+Comm Comm::duplicate(MPI_Comm of) {
+  MPI_Comm copy = MPI_COMM_NULL;
+  check(MPI_Comm_dup(of, &copy), "MPI_Comm_dup");
+  return Comm(copy);
+}
+
+Comm Comm::self() {
+  return Comm(MPI_COMM_NULL);
+}
+
+Comm::Comm(Comm&& other) noexcept
+    : comm_(std::exchange(other.comm_, MPI_COMM_NULL)),
+      rank_(std::exchange(other.rank_, 0)),
+      size_(std::exchange(other.size_, 1)) {}
+
+Comm& Comm::operator=(Comm&& other) noexcept {
+  std::swap(comm_, other.comm_);
+  std::swap(rank_, other.rank_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+Comm::~Comm() {
+  if (comm_ != MPI_COMM_NULL && is_running()) MPI_Comm_free(&comm_);
+}
+
+Comm Comm::split(int colour) const {
+  if (size_ == 1) return self();
+  MPI_Comm part = MPI_COMM_NULL;
+  check(MPI_Comm_split(comm_, colour, rank_, &part), "MPI_Comm_split");
+  return Comm(part);
+}
+
+int Comm::ranks_on_node() const {
+  if (size_ == 1) return 1;
+  MPI_Comm node = MPI_COMM_NULL;
+  check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  return Comm(node).size();
+}
+
+void Comm::barrier() const {
+  if (size_ > 1) check(MPI_Barrier(comm_), "MPI_Barrier");
+}
+
+void Comm::broadcast(std::string& text, int from) const {
+  if (size_ == 1) return;
+  text.resize(broadcast(text.size(), from));
+  broadcast(std::span<char>(text), from);
+}
+
+void Comm::sum(std::span<std::int64_t> values) const {
+  if (size_ > 1) all_reduce(values, MPI_INT64_T, MPI_SUM, comm_);
+}
+
+void Comm::max(std::span<double> values) const {
+  if (size_ > 1) all_reduce(values, MPI_DOUBLE, MPI_MAX, comm_);
+}
+
+std::int64_t Comm::sum(std::int64_t value) const {
+  sum(std::span(&value, 1));
+  return value;
+}
+
+double Comm::max(double value) const {
+  max(std::span(&value, 1));
+  return value;
+}
+
+void Comm::broadcast_bytes(std::span<std::byte> bytes, int from) const {
+  if (size_ == 1) return;
+  in_chunks(bytes.size(), [&](std::size_t at, int count) {
+    check(MPI_Bcast(bytes.data() + at, count, MPI_BYTE, from, comm_), "MPI_Bcast");
+  });
+}
+
+std::vector<std::byte> Comm::gather_bytes(std::span<const std::byte> mine) const {
+  if (size_ == 1) return {mine.begin(), mine.end()};
+  const auto ranks = static_cast<std::size_t>(size_);
+  std::vector<std::uint64_t> sizes(ranks);
+  const std::uint64_t own = mine.size();
+  check(MPI_Allgather(&own, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_), "MPI_Allgather");
+  std::vector<std::size_t> first(ranks + 1, 0);
+  std::partial_sum(sizes.begin(), sizes.end(), first.begin() + 1);
+  std::vector<std::byte> all(first.back());
+
+  if (all.size() <= kChunk) {
+    const std::vector<int> counts(sizes.begin(), sizes.end()), places(first.begin(), first.end() - 1);
+    check(MPI_Allgatherv(mine.data(), static_cast<int>(own), MPI_BYTE, all.data(), counts.data(), places.data(),
+                         MPI_BYTE, comm_),
+          "MPI_Allgatherv");
+    return all;
+  }
+  std::copy(mine.begin(), mine.end(), all.data() + first[static_cast<std::size_t>(rank_)]);
+  for (std::size_t r = 0; r < ranks; ++r)
+    broadcast_bytes(std::span(all).subspan(first[r], sizes[r]), static_cast<int>(r));
+  return all;
+}
+
+std::vector<std::vector<std::byte>> Comm::exchange_bytes(const std::vector<std::span<const std::byte>>& to) const {
+  require(to.size() == static_cast<std::size_t>(size_), "one part for each rank");
+  if (size_ == 1) return {{to[0].begin(), to[0].end()}};
+  const auto ranks = static_cast<std::size_t>(size_);
+  std::vector<std::uint64_t> outgoing(ranks), incoming(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) outgoing[r] = to[r].size();
+  check(MPI_Alltoall(outgoing.data(), 1, MPI_UINT64_T, incoming.data(), 1, MPI_UINT64_T, comm_), "MPI_Alltoall");
+
+  std::vector<std::vector<std::byte>> in(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) in[r].resize(incoming[r]);
+  const auto me = static_cast<std::size_t>(rank_);
+  std::copy(to[me].begin(), to[me].end(), in[me].begin());
+
+  // Messages between two ranks do not overtake each other, so the chunks of one part need no numbers.
+  std::vector<MPI_Request> requests;
+  for (std::size_t r = 0; r < ranks; ++r) {
+    if (r == me) continue;
+    const int peer = static_cast<int>(r);
+    in_chunks(in[r].size(), [&](std::size_t at, int count) {
+      check(MPI_Irecv(in[r].data() + at, count, MPI_BYTE, peer, kExchangeTag, comm_, &requests.emplace_back()),
+            "MPI_Irecv");
+    });
+  }
+  for (std::size_t r = 0; r < ranks; ++r) {
+    if (r == me) continue;
+    const int peer = static_cast<int>(r);
+    in_chunks(to[r].size(), [&](std::size_t at, int count) {
+      check(MPI_Isend(to[r].data() + at, count, MPI_BYTE, peer, kExchangeTag, comm_, &requests.emplace_back()),
+            "MPI_Isend");
+    });
+  }
+  check(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+  return in;
+}
+
+void Comm::agree_on(const std::optional<Error>& mine) const {
+  if (size_ == 1) {
+    if (mine) throw *mine;
+    return;
+  }
+  int failing = mine ? rank_ : size_;
+  check(MPI_Allreduce(MPI_IN_PLACE, &failing, 1, MPI_INT, MPI_MIN, comm_), "MPI_Allreduce");
+  if (failing == size_) return;
+  const Exit code = broadcast(mine ? mine->code() : Exit::bug, failing);
+  std::string text = mine ? mine->what() : "";
+  broadcast(text, failing);
+  throw AgreedError(Error(code, text), size_);
+}
+
+MpiSession::MpiSession(int* argc, char*** argv) {
+  int initialised = 0;
+  MPI_Initialized(&initialised);
+  if (initialised) return;
+  int provided = MPI_THREAD_SINGLE;
+  check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  if (provided < MPI_THREAD_FUNNELED)
+    throw Error(Exit::system, "this MPI library does not allow threads (MPI_THREAD_FUNNELED)");
+}
+
+MpiSession::~MpiSession() {
+  if (is_running()) MPI_Finalize();
+}
+
+void abort_all(Exit code) {
+  if (is_running()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  std::_Exit(static_cast<int>(code));
+}
+
+Error current_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return Error(Exit::system, "out of memory");
+  } catch (const std::system_error& error) {
+    // Threads that cannot be started are a limit of the system, not of a file.
+    const bool is_limit =
+        error.code() == std::errc::resource_unavailable_try_again || error.code() == std::errc::not_enough_memory;
+    return Error(is_limit ? Exit::system : Exit::io, error.what());
+  } catch (const std::exception& error) {
+    return Error(Exit::bug, fmt::format("internal error: {}; this is a bug in seine", error.what()));
+  } catch (...) {
+    return Error(Exit::bug, "internal error: an unknown exception; this is a bug in seine");
+  }
+}
+
+}  // namespace seine

@@ -1,0 +1,387 @@
+#include "hdf5.hpp"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+namespace seine::h5 {
+namespace {
+
+// Before the first call of a thread: the library keeps its opinions to itself. Cheap enough for every entry point.
+void quieten() {
+  setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);  // 0: the user's own setting stays
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
+
+// --- LZF, the light compression of h5py (filter 32000), which the library does not have; reading only ---
+
+constexpr H5Z_filter_t kLzf = 32000;
+
+// A control byte below 32 starts a run of literals; any other one says how far back and how long to copy. False where
+// the input is damaged.
+bool inflate_lzf(const unsigned char* in, std::size_t in_size, unsigned char* out, std::size_t out_size) {
+  const unsigned char* const in_end = in + in_size;
+  unsigned char* const begin = out;
+  unsigned char* const out_end = out + out_size;
+  while (in < in_end) {
+    const unsigned control = *in++;
+    if (control < 32) {
+      const std::size_t length = control + 1;
+      if (length > static_cast<std::size_t>(in_end - in) || length > static_cast<std::size_t>(out_end - out))
+        return false;
+      std::memcpy(out, in, length);
+      in += length;
+      out += length;
+      continue;
+    }
+    std::size_t length = control >> 5;
+    if (length == 7) length += in < in_end ? *in++ : 0;
+    length += 2;
+    if (in == in_end) return false;
+    const std::size_t back = ((control & 31) << 8 | *in++) + 1;
+    if (back > static_cast<std::size_t>(out - begin) || length > static_cast<std::size_t>(out_end - out)) return false;
+    for (; length > 0; --length, ++out) *out = *(out - back);  // the two ranges may overlap: byte by byte
+  }
+  return out == out_end;
+}
+
+// In the form that the library calls. values[2]: bytes of a whole chunk, as h5py stores it.
+std::size_t lzf_filter(unsigned flags, std::size_t value_count, const unsigned* values, std::size_t stored,
+                       std::size_t* capacity, void** buffer) {
+  if (!(flags & H5Z_FLAG_REVERSE) || value_count < 3) return 0;
+  const std::size_t size = values[2];
+  void* inflated = H5allocate_memory(size, false);
+  if (!inflated) return 0;
+  if (!inflate_lzf(static_cast<const unsigned char*>(*buffer), stored, static_cast<unsigned char*>(inflated), size)) {
+    H5free_memory(inflated);
+    return 0;
+  }
+  H5free_memory(*buffer);
+  *buffer = inflated;
+  *capacity = size;
+  return size;
+}
+
+void add_filters() {
+  if (H5Zfilter_avail(kLzf) > 0) return;
+  const H5Z_class2_t lzf{H5Z_CLASS_T_VERS, kLzf, 0, 1, "lzf", nullptr, nullptr, lzf_filter};
+  H5Zregister(&lzf);
+}
+
+// --- errors ---
+
+herr_t keep_innermost(unsigned depth, const H5E_error2_t* entry, void* kept) {
+  if (depth == 0 && entry->desc) *static_cast<std::string*>(kept) = entry->desc;
+  return 0;
+}
+
+Exit code_of_read_failure(int error_number) {
+  if (error_number == 0) return Exit::bad_data;
+  return error_number == ENOENT || error_number == EACCES || error_number == EPERM ? Exit::no_input : Exit::io;
+}
+
+// What the system says about opening the file; the library's own texts do not tell these cases apart.
+void check_openable(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) {
+    const int error_number = errno;
+    const bool missing = error_number == ENOENT || error_number == ENOTDIR;
+    throw Error(error_number == EIO ? Exit::io : Exit::no_input,
+                missing ? fmt::format("{}: no such file", path)
+                        : fmt::format("{}: cannot be read: {}", path, std::strerror(error_number)));
+  }
+  if (S_ISDIR(status.st_mode)) throw Error(Exit::no_input, path + ": expected an HDF5 file, found a directory");
+  if (!S_ISREG(status.st_mode)) throw Error(Exit::no_input, path + ": expected an HDF5 file, found no regular file");
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    const int error_number = errno;
+    const bool exhausted = error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM;
+    throw Error(exhausted             ? Exit::system
+                : error_number == EIO ? Exit::io
+                                      : Exit::no_input,
+                fmt::format("{}: cannot be read: {}", path, std::strerror(error_number)));
+  }
+  ::close(descriptor);
+  if (status.st_size == 0) throw Error(Exit::bad_data, path + ": expected an HDF5 file, found an empty file");
+}
+
+[[noreturn]] void fail_write(const std::string& path, std::string_view what) {
+  throw Error(Exit::io, fmt::format("{}: cannot write {}: {}", path, what, last_reason().text));
+}
+
+Id checked_write(hid_t id, Id::Close close, const std::string& path, std::string_view what) {
+  if (id < 0) fail_write(path, what);
+  return Id(id, close);
+}
+
+// The selection of whole rows in a data space, and the memory space that fits it.
+struct RowSelection {
+  Id file, memory;
+};
+RowSelection select_rows(hid_t dataset, std::uint64_t first, std::uint64_t count) {
+  RowSelection selection{Id(H5Dget_space(dataset), H5Sclose), {}};
+  std::vector<hsize_t> extent = shape_of(dataset);
+  std::vector<hsize_t> start(extent.size(), 0);
+  start[0] = first;
+  extent[0] = count;
+  H5Sselect_hyperslab(selection.file.get(), H5S_SELECT_SET, start.data(), nullptr, extent.data(), nullptr);
+  selection.memory = Id(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose);
+  return selection;
+}
+
+void check_read(herr_t status, const std::string& path, const std::string& name) {
+  if (status >= 0) return;
+  const Reason reason = last_reason();
+  throw Error(code_of_read_failure(reason.error_number),
+              fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, reason.text));
+}
+
+std::string without_padding(const char* text, std::size_t size, H5T_str_t padding) {
+  if (padding == H5T_STR_NULLTERM) return std::string(text, strnlen(text, size));
+  const char pad = padding == H5T_STR_SPACEPAD ? ' ' : '\0';
+  while (size > 0 && text[size - 1] == pad) --size;
+  return std::string(text, size);
+}
+
+template <class T>
+void write_vector(hid_t parent, const std::string& name, hid_t type, std::span<const T> values,
+                  const std::string& path) {
+  const hsize_t size = values.size();
+  const Id dataset = create_dataset(parent, name, type, std::span(&size, 1), path);
+  write_rows(dataset.get(), type, 0, size, values.data(), path);
+}
+
+void write_scalar(hid_t object, const std::string& name, hid_t type, const void* value, const std::string& path) {
+  const std::string what = fmt::format("attribute \"{}\"", name);
+  const Id space(H5Screate(H5S_SCALAR), H5Sclose);
+  const Id attribute = checked_write(H5Acreate2(object, name.c_str(), type, space.get(), H5P_DEFAULT, H5P_DEFAULT),
+                                     H5Aclose, path, what);
+  if (H5Awrite(attribute.get(), type, value) < 0) fail_write(path, what);
+}
+
+}  // namespace
+
+Reason last_reason() {
+  Reason reason;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, &reason.text);
+  constexpr std::string_view key = "errno = ";
+  if (const std::size_t at = reason.text.find(key); at != std::string::npos)
+    reason.error_number = std::atoi(reason.text.c_str() + at + key.size());
+  if (reason.error_number != 0) reason.text = std::strerror(reason.error_number);
+  if (reason.text.empty()) reason.text = "unknown reason";
+  return reason;
+}
+
+Id open_file(const std::string& path) {
+  quieten();
+  add_filters();
+  check_openable(path);
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  if (file >= 0) return Id(file, H5Fclose);
+  const Reason reason = last_reason();
+  if (reason.error_number != 0)
+    throw Error(code_of_read_failure(reason.error_number), fmt::format("{}: cannot be read: {}", path, reason.text));
+  if (H5Fis_hdf5(path.c_str()) <= 0)
+    throw Error(Exit::bad_data, path + ": expected an HDF5 file, found another format");
+  throw Error(Exit::bad_data, fmt::format("{}: damaged HDF5 file: {}", path, reason.text));
+}
+
+bool exists(hid_t parent, const std::string& name) {
+  quieten();
+  for (std::size_t slash = name.find('/', 1); slash != std::string::npos; slash = name.find('/', slash + 1)) {
+    const std::string group = name.substr(0, slash);
+    if (H5Lexists(parent, group.c_str(), H5P_DEFAULT) <= 0 ||
+        H5Oexists_by_name(parent, group.c_str(), H5P_DEFAULT) <= 0)
+      return false;
+  }
+  return H5Lexists(parent, name.c_str(), H5P_DEFAULT) > 0 && H5Oexists_by_name(parent, name.c_str(), H5P_DEFAULT) > 0;
+}
+
+Id open_dataset(hid_t parent, const std::string& name, const std::string& path, std::size_t cache_bytes) {
+  if (!exists(parent, name)) throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing", path, name));
+  const auto fail = [&](const std::string& found) {
+    throw Error(Exit::bad_data, fmt::format("{}: \"{}\": expected a dataset, found {}", path, name, found));
+  };
+  const Id object(H5Oopen(parent, name.c_str(), H5P_DEFAULT), H5Oclose);
+  if (!object) fail(last_reason().text);
+  if (H5Iget_type(object.get()) != H5I_DATASET) fail("a group or a type");
+  const Id access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
+  constexpr std::size_t slots = 10007;  // a prime well above the number of chunks that a cache holds
+  if (cache_bytes > 0) H5Pset_chunk_cache(access.get(), slots, cache_bytes, H5D_CHUNK_CACHE_W0_DEFAULT);
+  Id dataset(H5Dopen2(parent, name.c_str(), access.get()), H5Dclose);
+  if (!dataset) fail(last_reason().text);
+  return dataset;
+}
+
+std::vector<hsize_t> shape_of(hid_t dataset) {
+  const Id space(H5Dget_space(dataset), H5Sclose);
+  const int dimensions = H5Sget_simple_extent_ndims(space.get());
+  std::vector<hsize_t> shape(static_cast<std::size_t>(std::max(dimensions, 0)));
+  if (!shape.empty()) H5Sget_simple_extent_dims(space.get(), shape.data(), nullptr);
+  return shape;
+}
+
+void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint64_t count, void* out,
+               const std::string& path, const std::string& name) {
+  if (count == 0) return;
+  quieten();
+  const RowSelection rows = select_rows(dataset, first, count);
+  check_read(H5Dread(dataset, memory_type, rows.memory.get(), rows.file.get(), H5P_DEFAULT, out), path, name);
+}
+
+std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std::uint64_t count,
+                                        const std::string& path, const std::string& name) {
+  std::vector<std::string> texts(count);
+  if (count == 0) return texts;
+  quieten();
+  const Id file_type(H5Dget_type(dataset), H5Tclose);
+  if (H5Tis_variable_str(file_type.get()) > 0) {
+    const RowSelection rows = select_rows(dataset, first, count);
+    std::vector<char*> pointers(count, nullptr);
+    const herr_t status =
+        H5Dread(dataset, file_type.get(), rows.memory.get(), rows.file.get(), H5P_DEFAULT, pointers.data());
+    for (std::size_t i = 0; i < count; ++i)
+      if (pointers[i]) texts[i] = pointers[i];
+    // Before the check, whose reason must not be lost to another call: reclaiming leaves no error of its own.
+    if (status >= 0) H5Dvlen_reclaim(file_type.get(), rows.memory.get(), H5P_DEFAULT, pointers.data());
+    check_read(status, path, name);
+  } else {
+    const std::size_t size = H5Tget_size(file_type.get());
+    const H5T_str_t padding = H5Tget_strpad(file_type.get());
+    std::vector<char> raw(count * size);
+    read_rows(dataset, file_type.get(), first, count, raw.data(), path, name);
+    for (std::size_t i = 0; i < count; ++i) texts[i] = without_padding(raw.data() + i * size, size, padding);
+  }
+  return texts;
+}
+
+Id create_file(const std::string& path) {
+  quieten();
+  const Id properties(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  H5Pset_obj_track_times(properties.get(), false);
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties.get(), H5P_DEFAULT);
+  if (file < 0) throw Error(Exit::cannot_create, fmt::format("{}: cannot be created: {}", path, last_reason().text));
+  return Id(file, H5Fclose);
+}
+
+Id create_group(hid_t parent, const std::string& name, const std::string& path) {
+  const Id properties(H5Pcreate(H5P_GROUP_CREATE), H5Pclose);
+  H5Pset_obj_track_times(properties.get(), false);
+  return checked_write(H5Gcreate2(parent, name.c_str(), H5P_DEFAULT, properties.get(), H5P_DEFAULT), H5Gclose, path,
+                       fmt::format("group \"{}\"", name));
+}
+
+Id create_dataset(hid_t parent, const std::string& name, hid_t file_type, std::span<const hsize_t> shape,
+                  const std::string& path) {
+  const Id space(H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose);
+  const Id properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(properties.get(), false);
+  // Every row will be written, so no pass of zeros before; but the library insists on it for variable length.
+  if (H5Tis_variable_str(file_type) <= 0) H5Pset_fill_time(properties.get(), H5D_FILL_TIME_NEVER);
+  return checked_write(
+      H5Dcreate2(parent, name.c_str(), file_type, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT), H5Dclose,
+      path, fmt::format("dataset \"{}\"", name));
+}
+
+void write_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint64_t count, const void* data,
+                const std::string& path) {
+  if (count == 0) return;
+  const RowSelection rows = select_rows(dataset, first, count);
+  if (H5Dwrite(dataset, memory_type, rows.memory.get(), rows.file.get(), H5P_DEFAULT, data) < 0)
+    fail_write(path, "data");
+}
+
+void write_dataset(hid_t parent, const std::string& name, std::span<const std::int64_t> values,
+                   const std::string& path) {
+  write_vector(parent, name, H5T_STD_I64LE, values, path);
+}
+void write_dataset(hid_t parent, const std::string& name, std::span<const float> values, const std::string& path) {
+  write_vector(parent, name, H5T_IEEE_F32LE, values, path);
+}
+void write_dataset(hid_t parent, const std::string& name, std::span<const double> values, const std::string& path) {
+  write_vector(parent, name, H5T_IEEE_F64LE, values, path);
+}
+void write_dataset(hid_t parent, const std::string& name, std::span<const std::string> values,
+                   const std::string& path) {
+  std::vector<const char*> pointers;
+  for (const std::string& value : values) pointers.push_back(value.c_str());
+  write_vector(parent, name, text_type().get(), std::span<const char* const>(pointers), path);
+}
+
+void write_attribute(hid_t object, const std::string& name, const std::string& value, const std::string& path) {
+  const char* pointer = value.c_str();
+  write_scalar(object, name, text_type().get(), &pointer, path);
+}
+void write_attribute(hid_t object, const std::string& name, std::int64_t value, const std::string& path) {
+  write_scalar(object, name, H5T_STD_I64LE, &value, path);
+}
+void write_attribute(hid_t object, const std::string& name, double value, const std::string& path) {
+  write_scalar(object, name, H5T_IEEE_F64LE, &value, path);
+}
+void write_attribute(hid_t object, const std::string& name, float value, const std::string& path) {
+  write_scalar(object, name, H5T_IEEE_F32LE, &value, path);
+}
+void write_attribute(hid_t object, const std::string& name, const char* value, const std::string& path) {
+  write_attribute(object, name, std::string(value), path);
+}
+
+void close_file(Id file, const std::string& path) {
+  if (!file.close()) fail_write(path, "the file's end");
+}
+
+Id half_type() {
+  Id type(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
+  H5Tset_fields(type.get(), 15, 10, 5, 0, 10);
+  H5Tset_size(type.get(), 2);
+  H5Tset_ebias(type.get(), 15);
+  return type;
+}
+
+Id text_type() {
+  Id type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.get(), H5T_VARIABLE);
+  H5Tset_cset(type.get(), H5T_CSET_UTF8);
+  return type;
+}
+
+bool is_half(hid_t type) {
+  if (H5Tget_class(type) != H5T_FLOAT || H5Tget_size(type) != 2 || H5Tget_ebias(type) != 15) return false;
+  std::size_t sign = 0, exponent = 0, exponent_size = 0, mantissa = 0, mantissa_size = 0;
+  H5Tget_fields(type, &sign, &exponent, &exponent_size, &mantissa, &mantissa_size);
+  return sign == 15 && exponent == 10 && exponent_size == 5 && mantissa == 0 && mantissa_size == 10;
+}
+
+bool is_big_endian(hid_t type) {
+  return H5Tget_order(type) == H5T_ORDER_BE;
+}
+
+void write_attribute(hid_t object, const std::string& name, std::uint64_t value, const std::string& path) {
+  write_scalar(object, name, H5T_STD_U64LE, &value, path);
+}
+
+Id create_file_in_memory() {
+  quieten();
+  const char* const name = "a file in memory";
+  const Id access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose), properties(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  H5Pset_fapl_core(access.get(), std::size_t{1} << 20, false);
+  H5Pset_obj_track_times(properties.get(), false);
+  return checked_write(H5Fcreate(name, H5F_ACC_TRUNC, properties.get(), access.get()), H5Fclose, name, "its head");
+}
+
+std::string bytes_of(hid_t file) {
+  const char* const name = "a file in memory";
+  if (H5Fflush(file, H5F_SCOPE_LOCAL) < 0) fail_write(name, "its end");
+  const ssize_t size = H5Fget_file_image(file, nullptr, 0);
+  std::string bytes(size > 0 ? static_cast<std::size_t>(size) : 0, '\0');
+  if (size <= 0 || H5Fget_file_image(file, bytes.data(), bytes.size()) != size) fail_write(name, "its image");
+  return bytes;
+}
+
+}  // namespace seine::h5

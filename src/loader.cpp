@@ -1,0 +1,225 @@
+#include "seine/loader.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "seine/error.hpp"
+
+namespace seine {
+namespace {
+
+constexpr std::int64_t kBlockRows = 4096;
+constexpr std::int64_t kBlockBytes = 64 << 20;
+
+// 128-bit hash of rows that does not depend on the order in which they are read: hashes keyed by dataset and global row
+// are added.
+class Fingerprint {
+ public:
+  void add(Dataset dataset, std::int64_t row, const void* content, std::size_t bytes) {
+    const std::uint64_t key = static_cast<std::uint64_t>(row) * 16 + static_cast<std::uint64_t>(dataset);
+    const XXH128_hash_t hash = XXH3_128bits_withSeed(content, bytes, key);
+    low_ += hash.low64;
+    high_ += hash.high64;
+  }
+  // Collective.
+  std::string text(const Comm& comm, const PoolShape& shape) const {
+    std::int64_t sums[2] = {static_cast<std::int64_t>(low_), static_cast<std::int64_t>(high_)};
+    comm.sum(sums);
+    const std::int64_t all[] = {sums[0], sums[1], shape.rows, shape.dim, shape.classes, shape.passes};
+    const XXH128_hash_t hash = XXH3_128bits(all, sizeof all);
+    return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  }
+
+ private:
+  std::uint64_t low_ = 0, high_ = 0;
+};
+
+// The fields of the own rows while they are filled block by block.
+struct Fields {
+  Array<std::byte> x;
+  Array<float> a;
+  std::vector<float> score;
+};
+
+void check_memory(const Comm& comm, const PoolShape& shape, const Ownership& own, const Wanted& wanted,
+                  std::optional<double> memory_gib) {
+  const std::int64_t row_bytes =
+      (wanted.embeddings ? 4 * shape.dim : 0) + (wanted.residuals ? 4 * shape.classes + 16 : 0);
+  constexpr std::int64_t kStateBytes = 128;  // columns, state and keys of the rule, global numbers
+  const double bytes = static_cast<double>(own.own()) * (static_cast<double>(row_bytes) * wanted.copies + kStateBytes);
+  const double needed = comm.max(bytes) / (1 << 30);
+  if (memory_gib && needed > *memory_gib)
+    throw Error(
+        Exit::system,
+        fmt::format("the pool needs {:.3f} GiB on each of {} ranks and --memory gives {:.3f}: use more ranks or "
+                    "more memory (this release does not stream)",
+                    needed, comm.size(), *memory_gib));
+}
+
+class Loading {
+ public:
+  Loading(Backend& backend, const Source& source, const Wanted& wanted, const Console* console)
+      : backend_(backend), source_(source), shape_(source.files.shape()), wanted_(wanted), console_(console) {
+    const std::int64_t own = source.own.own();
+    if (wanted.embeddings) fields_.x = Array<std::byte>(backend, own * shape_.dim * 4);
+    if (wanted.residuals) fields_.a = Array<float>(backend, own * shape_.classes);
+    if (wanted.score) fields_.score.resize(static_cast<std::size_t>(own));
+  }
+
+  void run() {
+    const bool distributions = wanted_.residuals || wanted_.score;
+    const std::int64_t width = std::max<std::int64_t>(
+        1, std::max(wanted_.embeddings ? shape_.dim * 4 : 0, distributions ? distribution_size() * 8 : 0));
+    const std::int64_t block = std::clamp<std::int64_t>(kBlockBytes / width, 1, kBlockRows);
+    std::int64_t at = 0;
+    for (const Ownership::Run& run : source_.own.runs()) {
+      for (std::int64_t first = run.first; first < run.first + run.count; first += block) {
+        const std::int64_t count = std::min(block, run.first + run.count - first);
+        read_small(first, count);
+        if (wanted_.embeddings) read_embeddings(first, count, at);
+        if (distributions) read_probabilities(first, count, at);
+        at += count;
+        if (console_) console_->progress("read", at, source_.own.own());
+      }
+    }
+    if (wanted_.unit_rows && wanted_.embeddings)
+      backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), source_.own.own(), shape_.dim);
+  }
+
+  Fields& fields() { return fields_; }
+  const Fingerprint& fingerprint() const { return fingerprint_; }
+  double score_seconds() const { return score_seconds_; }
+
+ private:
+  std::int64_t distribution_size() const { return std::max<std::int64_t>(shape_.passes, 1) * shape_.classes; }
+
+  // Ids and labels: what makes a row of equal vectors another row.
+  void read_small(std::int64_t first, std::int64_t count) {
+    if (shape_.ids && shape_.text_ids) {
+      const std::vector<std::string> ids = source_.files.read_text_ids(first, count);
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::string& id = ids[static_cast<std::size_t>(i)];
+        fingerprint_.add(Dataset::ids, first + i, id.data(), id.size());
+      }
+    } else if (shape_.ids) {
+      add_integers(Dataset::ids, first, source_.files.read_integers(Dataset::ids, first, count));
+    }
+    if (!shape_.labels) return;
+    labels_ = source_.files.read_integers(Dataset::labels, first, count);
+    add_integers(Dataset::labels, first, labels_);
+  }
+
+  void add_integers(Dataset dataset, std::int64_t first, const std::vector<std::int64_t>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      fingerprint_.add(dataset, first + static_cast<std::int64_t>(i), &values[i], sizeof values[i]);
+  }
+
+  void read_embeddings(std::int64_t first, std::int64_t count, std::int64_t at) {
+    std::vector<float>& block = embeddings_;
+    block.resize(static_cast<std::size_t>(count * shape_.dim));
+    source_.files.read_embeddings(first, count, block);
+    const auto row_bytes = static_cast<std::size_t>(shape_.dim) * sizeof(float);
+    for (std::int64_t i = 0; i < count; ++i)
+      fingerprint_.add(Dataset::embeddings, first + i, block.data() + i * shape_.dim, row_bytes);
+    fields_.x.write(std::as_bytes(std::span<const float>(block)), at * static_cast<std::int64_t>(row_bytes));
+  }
+
+  void read_probabilities(std::int64_t first, std::int64_t count, std::int64_t at) {
+    std::vector<double>& block = probabilities_;
+    const std::int64_t width = distribution_size();
+    block.resize(static_cast<std::size_t>(count * width));
+    source_.files.read_probabilities(first, count, block);
+    for (std::int64_t i = 0; i < count; ++i)
+      fingerprint_.add(Dataset::probabilities, first + i, block.data() + i * width,
+                       static_cast<std::size_t>(width) * sizeof(double));
+    Stopwatch watch;
+    const Array<double> p(backend_, std::span<const double>(block));
+    const std::int64_t passes = std::max<std::int64_t>(shape_.passes, 1);
+    if (wanted_.score) {
+      Array<float> score(backend_, count);
+      backend_.score(*wanted_.score, p.data(), count, passes, shape_.classes, score.data());
+      score.read(std::span(fields_.score).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count)));
+    }
+    if (wanted_.residuals) {
+      const Array<std::int64_t> classes(backend_, std::span<const std::int64_t>(residual_classes(first, count, at)));
+      backend_.residuals(p.data(), classes.data(), count, passes, shape_.classes,
+                         fields_.a.data() + at * shape_.classes);
+    }
+    score_seconds_ += watch.lap();
+  }
+
+  // The class of each row's residual; -1: the predicted one.
+  std::vector<std::int64_t> residual_classes(std::int64_t first, std::int64_t count, std::int64_t at) const {
+    std::vector<std::int64_t> classes(static_cast<std::size_t>(count), -1);
+    if (!wanted_.residuals_by_label || !shape_.labels) return classes;
+    for (std::size_t i = 0; i < classes.size(); ++i) {
+      if (!is_covered(source_.roles[static_cast<std::size_t>(at) + i]) || labels_[i] < 0) continue;
+      if (labels_[i] >= shape_.classes)
+        throw Error(Exit::bad_data,
+                    fmt::format("{}: dataset \"labels\": expected a class below {}, found {}",
+                                source_.files.where(first + static_cast<std::int64_t>(i)), shape_.classes, labels_[i]));
+      classes[i] = labels_[i];
+    }
+    return classes;
+  }
+
+  Backend& backend_;
+  const Source& source_;
+  const PoolShape& shape_;
+  const Wanted& wanted_;
+  const Console* console_;
+  Fields fields_;
+  Fingerprint fingerprint_;
+  std::vector<float> embeddings_;
+  std::vector<double> probabilities_;
+  std::vector<std::int64_t> labels_;  // of the block
+  double score_seconds_ = 0;
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+std::string combined_fingerprint(const std::string& one, const std::string& other) {
+  const std::string both = one + other;
+  const XXH128_hash_t hash = XXH3_128bits(both.data(), both.size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+Stopwatch::Stopwatch() : since_(now()) {}
+
+double Stopwatch::lap() {
+  const double before = since_;
+  since_ = now();
+  return since_ - before;
+}
+
+Loaded load(const Comm& comm, Backend& backend, Source source, const Wanted& wanted, std::optional<double> memory_gib,
+            const Console* console) {
+  Stopwatch watch;
+  check_memory(comm, source.files.shape(), source.own, wanted, memory_gib);
+  const auto loading = comm.agree([&] {
+    auto mine = std::make_unique<Loading>(backend, source, wanted, console);
+    mine->run();
+    return mine;
+  });
+  Columns columns;
+  for (const Ownership::Run& run : source.own.runs())
+    for (std::int64_t i = 0; i < run.count; ++i) columns.rows.push_back(run.first + i);
+  columns.role = std::move(source.roles);
+  if (wanted.score) columns.score = std::move(loading->fields().score);
+  const PoolShape& shape = source.files.shape();
+  Pool pool(comm, backend, std::move(columns), Element::f32, wanted.embeddings ? shape.dim : 0,
+            std::move(loading->fields().x), wanted.residuals ? shape.classes : 0, std::move(loading->fields().a));
+  const double score_seconds = loading->score_seconds();
+  return {std::move(pool), loading->fingerprint().text(comm, shape), watch.lap() - score_seconds, score_seconds};
+}
+
+}  // namespace seine

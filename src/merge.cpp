@@ -1,0 +1,97 @@
+#include "seine/merge.hpp"
+
+#include <algorithm>
+
+namespace seine {
+namespace {
+
+constexpr std::int64_t kRunRows = 64;
+
+struct NodePick {
+  std::int64_t node;
+  std::int64_t row;
+  double represents;
+};
+
+std::vector<NodePick> picks_of(std::int64_t node, const Picked& picked) {
+  std::vector<NodePick> picks;
+  for (std::size_t i = 0; i < picked.selection.rows.size(); ++i)
+    picks.push_back({node, picked.selection.rows[i], picked.represents.empty() ? 1 : picked.represents[i]});
+  return picks;
+}
+
+// The strategy on every partition of this rank; everybody's picks.
+std::vector<NodePick> run_leaves(Pool& pool, const Task& task, std::int64_t partitions) {
+  std::vector<std::int32_t> part;
+  for (const std::int64_t row : pool.columns.rows)
+    part.push_back(static_cast<std::int32_t>(
+        random_bits(task.request.seed, Purpose("partition").key, static_cast<std::uint64_t>(row / kRunRows)) %
+        static_cast<std::uint64_t>(partitions)));
+  const Comm self = Comm::self();
+  std::vector<Pool::Part> parts = pool.regroup(part, self);
+  const std::vector<NodePick> mine = pool.comm().agree([&] {
+    std::vector<NodePick> picks;
+    for (Pool::Part& leaf : parts) {
+      Task local = task;
+      local.batch = std::min(task.batch, leaf.pool.candidates());
+      local.ground = nullptr;
+      local.console = nullptr;
+      if (local.batch == 0) continue;
+      for (const NodePick& pick : picks_of(leaf.part, task.entry.pick(leaf.pool, local))) picks.push_back(pick);
+    }
+    return picks;
+  });
+  return pool.comm().gather(std::span<const NodePick>(mine));
+}
+
+// One node above the leaves: the union of its children's picks as a pool of its own.
+Picked run_node(Pool& pool, const Task& task, std::span<const NodePick> picks, int level) {
+  std::vector<std::int64_t> rows;
+  for (const NodePick& pick : picks) rows.push_back(pick.row);
+  std::vector<std::uint8_t> in_union(static_cast<std::size_t>(pool.own()));
+  std::vector<double> represents(static_cast<std::size_t>(pool.own()));
+  pool.for_own(rows, [&](std::int64_t own, std::size_t i) {
+    in_union[static_cast<std::size_t>(own)] = 1;
+    represents[static_cast<std::size_t>(own)] = picks[i].represents;
+  });
+  Pool node = pool.where(in_union);
+  if (task.entry.draws_by_distance) {
+    node.columns.weight.emplace();
+    for (std::size_t i = 0; i < in_union.size(); ++i)
+      if (in_union[i]) node.columns.weight->push_back(represents[i]);
+  }
+  Task above = task;
+  above.batch = std::min(task.batch, node.candidates());
+  above.level = level;
+  if (!above.ground) above.ground = &pool;
+  return task.entry.pick(node, above);
+}
+
+}  // namespace
+
+std::int64_t partitions_of(const Pool& pool, const Task& task) {
+  const std::int64_t most = pool.rows() / (4 * std::max<std::int64_t>(task.batch, 1));
+  return std::clamp<std::int64_t>(task.request.partitions, 1, std::max<std::int64_t>(most, 1));
+}
+
+Picked pick_merged(Pool& pool, const Task& task) {
+  std::int64_t nodes = partitions_of(pool, task);
+  std::vector<NodePick> picks = run_leaves(pool, task, nodes);
+  const std::int64_t fan_in = task.request.fan_in;
+  Picked picked;
+  for (int level = 1; nodes > 1; ++level) {
+    std::vector<std::vector<NodePick>> unions(static_cast<std::size_t>((nodes + fan_in - 1) / fan_in));
+    for (const NodePick& pick : picks) unions[static_cast<std::size_t>(pick.node / fan_in)].push_back(pick);
+    nodes = static_cast<std::int64_t>(unions.size());
+    picks.clear();
+    for (std::size_t node = 0; node < unions.size(); ++node) {
+      if (unions[node].empty()) continue;
+      picked = run_node(pool, task, unions[node], level);
+      const std::vector<NodePick> above = picks_of(static_cast<std::int64_t>(node), picked);
+      picks.insert(picks.end(), above.begin(), above.end());
+    }
+  }
+  return picked;
+}
+
+}  // namespace seine

@@ -1,0 +1,227 @@
+#include "seine/run.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "seine/error.hpp"
+#include "seine/loader.hpp"
+#include "seine/merge.hpp"
+#include "seine/pick.hpp"
+
+namespace seine {
+namespace {
+
+Error usage(const std::string& text) {
+  return Error(Exit::usage, text);
+}
+
+// Where a request may say how rows are scored: the strategies that score single rows.
+ScoreKind score_kind(const std::string& name) {
+  const Entry& entry = strategy(name);
+  if (!entry.score) throw usage(fmt::format("--score {}: not an acquisition score; see `seine strategies`", name));
+  return *entry.score;
+}
+
+void check_set(const Entry& entry, const std::map<std::string, std::string>& set) {
+  for (const auto& [name, value] : set) {
+    std::string known;
+    bool found = false;
+    for (const Parameter& parameter : entry.parameters) {
+      found |= parameter.name == name;
+      known += fmt::format("{}{}", known.empty() ? "" : ", ", parameter.name);
+    }
+    if (!found)
+      throw usage(fmt::format("strategy {}: unknown parameter \"{}\"; known: {}", entry.name, name,
+                              known.empty() ? "none" : known));
+  }
+}
+
+// Everything that was read of the pool, and what the request makes of it.
+struct Input {
+  std::optional<PoolFiles> files, outside_files;
+  std::optional<Ownership> own;
+  std::optional<Loaded> pool, outside;
+};
+
+Wanted wanted_by(const Request& request, const Entry& entry) {
+  Wanted wanted;
+  wanted.embeddings = entry.needs.embeddings;
+  wanted.unit_rows = request.normalize == Normalize::by_strategy ? entry.unit_rows : request.normalize == Normalize::l2;
+  if (entry.ground_rows) wanted.unit_rows = true;  // a cosine, whatever the norms
+  wanted.residuals = entry.outer;
+  wanted.residuals_by_label = entry.outer && parameter(entry, request.set, "conditioned") == "true";
+  if (entry.score) wanted.score = entry.score;
+  if (request.score) wanted.score = score_kind(*request.score);
+  wanted.copies = request.reduce == Reduce::merge || request.keep ? 3 : 1;
+  return wanted;
+}
+
+Needs needs_of(const Request& request, const Entry& entry) {
+  Needs needs = entry.needs;
+  if (request.score) {
+    needs.probabilities = true;
+    needs.passes |= strategy(*request.score).needs.passes;
+  }
+  return needs;
+}
+
+Loaded load_outside(const Request& request, const Entry& entry, const Comm& comm, Backend& backend, Input& input) {
+  Needs needs = entry.needs;
+  needs.passes = false;
+  const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.labelled_pool); });
+  input.outside_files.emplace(comm, paths, request.pool.names, needs);
+  const PoolShape& inner = input.files->shape();
+  const PoolShape& outer = input.outside_files->shape();
+  if (entry.needs.embeddings && outer.dim != inner.dim)
+    throw Error(Exit::bad_data, fmt::format("{}: expected embeddings of {} columns as in the pool, found {}",
+                                            paths.front(), inner.dim, outer.dim));
+  if (entry.outer && outer.classes != inner.classes)
+    throw Error(Exit::bad_data, fmt::format("{}: expected {} classes as in the pool, found {}", paths.front(),
+                                            inner.classes, outer.classes));
+  const Ownership own(outer.rows, comm.rank(), comm.size());
+  Wanted wanted = wanted_by(request, entry);
+  wanted.score.reset();
+  const std::vector<Role> roles(static_cast<std::size_t>(own.own()), Role::labelled);
+  return load(comm, backend, {*input.outside_files, own, roles}, wanted, request.pool.memory_gib, nullptr);
+}
+
+Input read_input(const Request& request, const Entry& entry, const Comm& comm, Backend& backend,
+                 const Console& console) {
+  Input input;
+  const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.pool); });
+  input.files.emplace(comm, paths, request.pool.names, needs_of(request, entry));
+  input.own.emplace(input.files->shape().rows, comm.rank(), comm.size());
+  check_ids_unique(comm, *input.files, *input.own);
+  std::vector<Role> roles = read_roles(comm, *input.files, *input.own, request.pool, console.warn);
+  input.pool.emplace(load(comm, backend, {*input.files, *input.own, std::move(roles)}, wanted_by(request, entry),
+                          request.pool.memory_gib, comm.is_root() ? &console : nullptr));
+  if (!request.pool.labelled_pool.empty() && entry.cover)
+    input.outside.emplace(load_outside(request, entry, comm, backend, input));
+  return input;
+}
+
+// The candidates with the best scores, and the covered rows.
+Pool kept(const Pool& pool, std::int64_t count) {
+  std::vector<Candidate> mine;
+  for (std::size_t i = 0; i < pool.columns.rows.size(); ++i)
+    if (pool.columns.role[i] == Role::candidate) mine.push_back({(*pool.columns.score)[i], pool.columns.rows[i]});
+  const std::vector<Candidate> best = best_of(pool.comm(), std::move(mine), count);
+  std::vector<std::int64_t> rows;
+  for (const Candidate& candidate : best) rows.push_back(candidate.row);
+  std::vector<std::uint8_t> keep;
+  for (const Role role : pool.columns.role) keep.push_back(is_covered(role));
+  pool.for_own(rows, [&](std::int64_t own, std::size_t) { keep[static_cast<std::size_t>(own)] = 1; });
+  return pool.where(keep);
+}
+
+// The rows that the objective sums over, where they are not all.
+std::optional<Pool> ground_of(const Pool& pool, const Request& request, const Entry& entry) {
+  if (!entry.ground_rows) return std::nullopt;
+  const std::int64_t count = entry.ground_rows(request, pool.rows());
+  if (count >= pool.rows()) return std::nullopt;
+  const std::vector<std::int64_t> rows =
+      draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; });
+  std::vector<std::uint8_t> drawn(static_cast<std::size_t>(pool.own()));
+  pool.for_own(rows, [&](std::int64_t own, std::size_t) { drawn[static_cast<std::size_t>(own)] = 1; });
+  return pool.where(drawn);
+}
+
+}  // namespace
+
+void check_request(const Request& request) {
+  const Entry& entry = strategy(request.strategy);
+  check_set(entry, request.set);
+  if (entry.check) entry.check(request);
+  if (request.batch < 1) throw usage(fmt::format("--batch: expected at least 1, found {}", request.batch));
+  if (request.partitions < 1)
+    throw usage(fmt::format("--partitions: expected at least 1, found {}", request.partitions));
+  if (request.fan_in < 2) throw usage(fmt::format("--fan-in: expected at least 2, found {}", request.fan_in));
+  if (request.score) score_kind(*request.score);
+  if (request.score && entry.score)
+    throw usage(fmt::format("--score steers a diversity strategy; {} is an acquisition score itself", entry.name));
+  if (request.score && !request.keep && request.score_power == 0) throw usage("--score needs --keep or --score-power");
+  if (!request.score && (request.keep || request.score_power != 0))
+    throw usage("--keep and --score-power need --score");
+  if (request.keep && !(*request.keep >= 1))
+    throw usage(fmt::format("--keep: expected at least 1, found {}", *request.keep));
+  if (!(request.score_power >= 0) || std::isinf(request.score_power))
+    throw usage(fmt::format("--score-power: expected a number >= 0, found {}", request.score_power));
+  if (request.score_power > 0 && !entry.weights)
+    throw usage(fmt::format("--score-power: strategy {} takes no weights", entry.name));
+}
+
+Batch select(const Request& request, const Comm& comm, Backend& backend, const Console& console) {
+  check_request(request);
+  const Entry& entry = strategy(request.strategy);
+  Input input = read_input(request, entry, comm, backend, console);
+  Stopwatch watch;
+  Pool& whole = input.pool->pool;
+  Batch batch;
+  batch.strategy = request.strategy;
+  batch.request_json = request.to_json();
+  batch.seed = request.seed;
+  batch.pool_rows = whole.rows();
+  batch.candidates = whole.candidates();
+  batch.truncated = request.batch > whole.candidates();
+  if (batch.truncated && comm.is_root())
+    console.warn(fmt::format("--batch {} is above the {} candidates: all of them are returned", request.batch,
+                             whole.candidates()));
+
+  Task task{request, entry};
+  task.batch = std::min(request.batch, whole.candidates());
+  task.unit_rows = wanted_by(request, entry).unit_rows;
+  task.console = comm.is_root() ? &console : nullptr;
+  Prior prior;
+  if (input.outside) prior.outside = &input.outside->pool;
+  task.prior = &prior;
+
+  std::optional<Pool> best;
+  if (request.keep)
+    best.emplace(kept(whole, static_cast<std::int64_t>(std::ceil(*request.keep * static_cast<double>(task.batch)))));
+  Pool& pool = best ? *best : whole;
+  if (request.score_power > 0) {
+    pool.columns.weight.emplace();
+    for (const float score : *pool.columns.score) pool.columns.weight->push_back(power_of(score, request.score_power));
+  }
+  if (entry.cover) entry.cover(pool, task, prior);
+  const std::optional<Pool> ground = ground_of(pool, request, entry);
+  if (ground) task.ground = &*ground;
+
+  const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;
+  Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
+  batch.timing.select = watch.lap() + input.pool->score_seconds;
+  if (request.certificate != CertificateMode::off) {
+    if (task.console) console.progress("certificate", 0, 1);
+    batch.certificate = certify(pool, task, picked, !merged);
+  }
+  batch.timing.certificate = watch.lap();
+
+  batch.selection = std::move(picked.selection);
+  batch.ids = fetch_ids(comm, *input.files, batch.selection.rows);
+  batch.digest = digest_of(batch.selection.rows);
+  batch.pool_fingerprint = input.pool->fingerprint;
+  if (input.outside) batch.pool_fingerprint = combined_fingerprint(batch.pool_fingerprint, input.outside->fingerprint);
+  batch.timing.read = input.pool->read_seconds + (input.outside ? input.outside->read_seconds : 0) + watch.lap();
+  batch.timing.ranks = comm.size();
+  batch.timing.threads = std::max(1, request.pool.threads);
+  batch.timing.device = backend.name();
+  return batch;
+}
+
+Batch select_and_write(const Request& request, const Comm& comm, Backend& backend, const Console& console) {
+  check_request(request);
+  comm.agree([&] {
+    if (comm.is_root()) check_output(request.out);
+  });
+  Batch batch = select(request, comm, backend, console);
+  Stopwatch watch;
+  comm.agree([&] {
+    if (comm.is_root()) write_batch(request.out, batch);
+  });
+  batch.timing.write = watch.lap();
+  return batch;
+}
+
+}  // namespace seine

@@ -1,0 +1,106 @@
+// `seine score`: a file of scores beside every pool file.
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "hdf5.hpp"
+#include "seine/error.hpp"
+#include "seine/loader.hpp"
+#include "seine/run.hpp"
+#include "seine/strategy.hpp"
+
+namespace seine {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Where the scores of each pool file go; error 64 where two would be one.
+std::vector<std::string> output_paths(const std::vector<std::string>& pool, const std::string& folder) {
+  std::map<std::string, std::string> seen;
+  std::vector<std::string> outputs;
+  for (const std::string& path : pool) {
+    const std::string base = fs::path(path).filename();
+    const auto [earlier, is_new] = seen.emplace(base, path);
+    if (!is_new)
+      throw Error(Exit::usage,
+                  fmt::format("{} and {}: two pool files of one base name; their scores would overwrite each other",
+                              earlier->second, path));
+    const fs::path output = fs::path(folder) / base;
+    std::error_code ignored;
+    if (fs::exists(output, ignored) && fs::equivalent(output, path, ignored))
+      throw Error(Exit::usage, fmt::format("--out {}: the scores would overwrite the pool file {}", folder, path));
+    outputs.push_back(output);
+  }
+  return outputs;
+}
+
+void make_folder(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error || !fs::is_directory(folder))
+    throw Error(Exit::cannot_create,
+                fmt::format("{}: cannot be made a folder: {}", folder, error ? error.message() : "it is a file"));
+}
+
+// Written like every output: whole at a temporary name, then renamed.
+void write_file(const std::string& path, const ScoreRequest& request, const std::string& fingerprint,
+                std::span<const float> scores) {
+  h5::Id file = h5::create_file_in_memory();
+  h5::write_dataset(file.get(), "score", scores, path);
+  h5::write_attribute(file.get(), "strategy", request.strategy, path);
+  h5::write_attribute(file.get(), "request", request.to_json(), path);
+  h5::write_attribute(file.get(), "pool_fingerprint", fingerprint, path);
+  AtomicFile output(path);
+  output.write_text(h5::bytes_of(file.get()));
+  output.commit();
+}
+
+}  // namespace
+
+void write_scores(const ScoreRequest& request, const Comm& comm, Backend& backend, const Console& console) {
+  const Entry& entry = strategy(request.strategy);
+  if (!entry.score)
+    throw Error(Exit::usage, fmt::format("strategy {} has no score per row; see `seine strategies`", entry.name));
+  if (!request.set.empty())
+    throw Error(Exit::usage, fmt::format("strategy {}: unknown parameter \"{}\"; known: none", entry.name,
+                                         request.set.begin()->first));
+  const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.pool); });
+  const std::vector<std::string> outputs = comm.agree([&] { return output_paths(paths, request.out); });
+  const PoolFiles files(comm, paths, request.pool.names, entry.needs);
+  const Ownership own(files.shape().rows, comm.rank(), comm.size());
+  check_ids_unique(comm, files, own);
+  comm.agree([&] {
+    if (comm.is_root()) make_folder(request.out);
+  });
+  Wanted wanted;
+  wanted.score = entry.score;
+  const std::vector<Role> roles(static_cast<std::size_t>(own.own()), Role::candidate);
+  const Loaded loaded =
+      load(comm, backend, {files, own, roles}, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr);
+
+  // A file's scores lie on the ranks that own its rows; they meet on rank 0, file by file.
+  const std::vector<std::int64_t>& rows = loaded.pool.columns.rows;
+  for (std::size_t file = 0; file < paths.size(); ++file) {
+    const std::int64_t first = files.first_row_of(file), last = files.first_row_of(file + 1);
+    struct Scored {
+      std::int64_t row;
+      float score;
+    };
+    std::vector<std::vector<Scored>> to(static_cast<std::size_t>(comm.size()));
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      if (rows[i] >= first && rows[i] < last) to[0].push_back({rows[i], (*loaded.pool.columns.score)[i]});
+    std::vector<float> scores(comm.is_root() ? static_cast<std::size_t>(last - first) : 0);
+    for (const std::vector<Scored>& part : comm.exchange(to))
+      for (const Scored& scored : part) scores[static_cast<std::size_t>(scored.row - first)] = scored.score;
+    comm.agree([&] {
+      if (comm.is_root()) write_file(outputs[file], request, loaded.fingerprint, scores);
+    });
+    if (comm.is_root())
+      console.progress("write", static_cast<std::int64_t>(file) + 1, static_cast<std::int64_t>(paths.size()));
+  }
+}
+
+}  // namespace seine

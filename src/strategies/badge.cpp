@@ -1,0 +1,60 @@
+// BADGE (Ash et al. 2020): k-means++ seeding over gradient embeddings (e_y - p) (x) x of the last layer, which are
+// never formed. The first pick has the largest gradient; covered rows count only when `conditioned`. Where no row is
+// left at a distance, the larger gradient goes first, then the smaller row.
+#include <cmath>
+
+#include "strategies/strategies.hpp"
+
+namespace seine {
+namespace {
+
+constexpr Parameter kParameters[] = {
+    {"conditioned", "false", "true | false",
+     "draws start from the covered rows, with their labels where there are any"},
+};
+
+Picked badge(Pool& pool, const Task& task) {
+  const std::vector<double> norms = pool.squared_norms().to_host();
+  pool.columns.score.emplace(norms.begin(), norms.end());
+  Falling race;
+  race.rule = RuleKind::race;
+  race.purpose = Purpose("race", task.level);
+  race.gain = [](double distance2, double) { return distance2; };
+  race.weight = pool.columns.weight;
+  race.filler = norms;
+  if (!pool.columns.before) {
+    const std::int64_t row = best_candidate(pool, norms);
+    race.first = FirstPick{row, pool.fetch_column(std::span(&row, 1), norms)[0]};
+  }
+  return pick_falling(pool, race, task);
+}
+
+void check(const Request& request) {
+  const std::string conditioned = parameter(strategy(request.strategy), request.set, "conditioned");
+  if (conditioned != "true" && conditioned != "false") bad_parameter(request, "conditioned", kParameters[0].choices);
+}
+
+}  // namespace
+
+Entry badge_entry() {
+  Entry entry;
+  entry.name = "badge";
+  entry.summary = "uncertain and diverse: k-means++ over gradient embeddings";
+  entry.inputs = "embeddings and probabilities (or logits)";
+  entry.cost = "N B distances in D + C dimensions";
+  entry.source = "Ash et al. 2020; spec uncertainty 3.1, diversity 2.5";
+  entry.needs.embeddings = true;
+  entry.needs.probabilities = true;
+  entry.parameters = kParameters;
+  entry.certificate = "potential";
+  entry.outer = true;
+  entry.draws_by_distance = true;
+  entry.pick = badge;
+  entry.cover = [](Pool& pool, const Task& task, Prior& prior) {
+    if (task.parameter("conditioned") == "true") cover_by_distance(pool, prior);
+  };
+  entry.check = check;
+  return entry;
+}
+
+}  // namespace seine

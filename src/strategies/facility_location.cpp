@@ -1,0 +1,54 @@
+// Facility location (Nemhauser, Wolsey and Fisher 1978): greedy on the sum over ground rows of the largest cosine to
+// covered and batch, clipped at 0. Gains are integers (similarities in fixed point), so lazy evaluation is exact. A
+// gain of zero goes to the smallest row. One similarity per ground row and evaluated gain; no N^2 memory.
+#include <charconv>
+
+#include "strategies/strategies.hpp"
+
+namespace seine {
+namespace {
+
+constexpr Parameter kParameters[] = {
+    {"ground", "auto", "auto | all | a number of rows >= 1",
+     "rows that the objective sums over; auto: all up to 262,144, else 65,536 drawn by (seed, row)"},
+};
+constexpr std::int64_t kMostGroundRows = 262144;
+constexpr std::int64_t kGroundSample = 65536;
+
+Picked facility_location(Pool& pool, const Task& task) {
+  return pick_covering(pool, task.ground ? *task.ground : pool, task);
+}
+
+std::int64_t ground_rows(const Request& request, std::int64_t rows) {
+  const std::string ground = parameter(strategy(request.strategy), request.set, "ground");
+  if (ground == "all") return rows;
+  if (ground == "auto") return rows <= kMostGroundRows ? rows : kGroundSample;
+  std::int64_t wanted = 0;
+  const auto [end, error] = std::from_chars(ground.data(), ground.data() + ground.size(), wanted);
+  if (error != std::errc() || end != ground.data() + ground.size() || wanted < 1)
+    bad_parameter(request, "ground", kParameters[0].choices);
+  return std::min(wanted, rows);
+}
+
+}  // namespace
+
+Entry facility_location_entry() {
+  Entry entry;
+  entry.name = "facility_location";
+  entry.summary = "represent the pool: every row should be similar to some row of the batch";
+  entry.inputs = "embeddings";
+  entry.cost = "N ground similarities in D dimensions, then a few times that for the lazy picks";
+  entry.source = "Nemhauser, Wolsey and Fisher 1978; Minoux 1978; spec diversity 3.1, 3.2";
+  entry.needs.embeddings = true;
+  entry.parameters = kParameters;
+  entry.certificate = "submodular";
+  entry.weights = true;
+  entry.unit_rows = true;
+  entry.pick = facility_location;
+  entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_similarity(pool, prior); };
+  entry.ground_rows = ground_rows;
+  entry.check = [](const Request& request) { ground_rows(request, 1); };
+  return entry;
+}
+
+}  // namespace seine

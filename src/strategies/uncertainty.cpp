@@ -1,0 +1,64 @@
+// Pointwise scores: the rows about which the model is least sure, without interaction. The formulas are in rules.hpp.
+// Equal scores go to the smaller row.
+#include "strategies/strategies.hpp"
+
+namespace seine {
+namespace {
+
+Picked pick_by_score(Pool& pool, const Task& task) {
+  const std::vector<float>& score = *pool.columns.score;
+  const auto value = [&](std::int64_t own) {
+    const auto i = static_cast<std::size_t>(own);
+    return Candidate{score[i], pool.columns.rows[i]};
+  };
+  return pick_best(pool, value, task, [](const Candidate& candidate) { return candidate.value; });
+}
+
+Entry score_entry(ScoreKind kind) {
+  Entry entry;
+  entry.inputs = "probabilities [N,C] or [N,T,C] (averaged), or logits";
+  entry.cost = "one pass, N T C logarithms or comparisons";
+  entry.needs.probabilities = true;
+  entry.certificate = "scores";
+  entry.score = kind;
+  entry.pick = pick_by_score;
+  return entry;
+}
+
+}  // namespace
+
+Entry entropy_entry() {
+  Entry entry = score_entry(ScoreKind::entropy);
+  entry.name = "entropy";
+  entry.summary = "largest entropy of the prediction, in nats";
+  entry.source = "Shannon 1948; spec uncertainty 1.4";
+  return entry;
+}
+
+Entry least_confidence_entry() {
+  Entry entry = score_entry(ScoreKind::least_confidence);
+  entry.name = "least_confidence";
+  entry.summary = "smallest probability of the predicted class: 1 - max";
+  entry.source = "Lewis and Gale 1994; spec uncertainty 1.1";
+  return entry;
+}
+
+Entry margin_entry() {
+  Entry entry = score_entry(ScoreKind::margin);
+  entry.name = "margin";
+  entry.summary = "smallest margin between the two best classes: 1 - (first - second)";
+  entry.source = "Scheffer et al. 2001; spec uncertainty 1.2";
+  return entry;
+}
+
+Entry bald_entry() {
+  Entry entry = score_entry(ScoreKind::bald);
+  entry.name = "bald";
+  entry.summary = "largest mutual information between prediction and model";
+  entry.inputs = "probabilities [N,T,C] with T >= 2, or logits";
+  entry.needs.passes = true;
+  entry.source = "Houlsby et al. 2011; spec uncertainty 1.5";
+  return entry;
+}
+
+}  // namespace seine

@@ -1,0 +1,398 @@
+// The command line from outside: runs the real executable (environment variable SEINE_BIN) and looks at its exit code,
+// its standard output and its standard error. Nothing here needs a pool.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <string>
+#include <vector>
+
+extern char** environ;
+
+namespace {
+
+using Words = std::vector<std::string>;
+
+struct Ended {
+  int code = -1;
+  std::string out, err;
+
+  Words lines(const std::string& beginning) const {
+    Words found;
+    std::istringstream text(err);
+    for (std::string line; std::getline(text, line);)
+      if (line.starts_with(beginning)) found.push_back(line);
+    return found;
+  }
+};
+
+std::string content(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// A folder that is removed at the end of a test.
+class Folder {
+ public:
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "seine_cli_XXXXXX").string();
+    if (!mkdtemp(name.data())) throw std::runtime_error("mkdtemp");
+    path_ = name;
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name) << text;
+    return *this / name;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// The environment without what a launcher of this test may have put there, and with `extra`.
+Words clean_environment(const Words& extra) {
+  Words all = extra;
+  for (char** item = environ; *item; ++item) {
+    const std::string text = *item;
+    bool is_launchers = false;
+    for (const char* prefix :
+         {"OMPI_COMM", "OMPI_UNIVERSE", "OMPI_MCA_ess", "OMPI_MCA_orte", "PMIX_", "PMI_", "SLURM_"})
+      is_launchers = is_launchers || text.starts_with(prefix);
+    if (!is_launchers) all.push_back(text);
+  }
+  return all;
+}
+
+Ended run(const Words& arguments, const Words& extra_environment = {}) {
+  const char* binary = std::getenv("SEINE_BIN");
+  if (!binary) throw std::runtime_error("SEINE_BIN is not set");
+  const Folder folder;
+  const std::string out = folder / "out", err = folder / "err";
+
+  Words words{binary};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  Words environment = clean_environment(extra_environment);
+  const auto pointers = [](Words& texts) {
+    std::vector<char*> all;
+    for (std::string& text : texts) all.push_back(text.data());
+    all.push_back(nullptr);
+    return all;
+  };
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT, 0600);
+  posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT, 0600);
+  pid_t child = 0;
+  const int fault = posix_spawn(&child, binary, &files, nullptr, pointers(words).data(), pointers(environment).data());
+  posix_spawn_file_actions_destroy(&files);
+  if (fault != 0) throw std::runtime_error("cannot start " + std::string(binary));
+  int status = 0;
+  waitpid(child, &status, 0);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), content(out), content(err)};
+}
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// Nothing on standard output, one error line that contains `part`, this code.
+void expect_error(const Words& arguments, int code, const std::string& part) {
+  const Ended ended = run(arguments);
+  std::string shown;
+  for (const std::string& word : arguments) shown += word + " ";
+  SCOPED_TRACE(shown + "\n" + ended.err);
+  EXPECT_EQ(ended.code, code);
+  EXPECT_EQ(ended.out, "");
+  const Words errors = ended.lines("seine: error: ");
+  ASSERT_EQ(errors.size(), 1u);
+  EXPECT_TRUE(has(errors[0], part)) << part;
+}
+
+// A complete `select` on a pool that is not there, with further words.
+Words select(const Words& more = {}, const std::string& strategy = "k_center") {
+  Words words{"select", "--strategy", strategy, "--out", "/tmp/seine_cli_test.h5", "--pool", "/none/pool.h5"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+Words select_10(const Words& more = {}, const std::string& strategy = "k_center") {
+  Words words = select({"--batch", "10"}, strategy);
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+const Words kCommands{"select", "score", "evaluate", "inspect", "strategies", "synth", "plan"};
+
+TEST(Help, EveryCommandHasIt) {
+  for (const std::string& command : kCommands) {
+    const Ended ended = run({command, "--help"});
+    SCOPED_TRACE(command);
+    EXPECT_EQ(ended.code, 0);
+    EXPECT_EQ(ended.err, "");
+    for (const char* part : {"Usage: seine ", "Examples:", "--log-level", "--quiet", "--progress", "--config"})
+      EXPECT_TRUE(has(ended.out, part)) << part;
+    EXPECT_TRUE(has(ended.out, "seine " + command));
+    EXPECT_FALSE(has(ended.out, "checked"));
+  }
+}
+
+TEST(Help, TheProgramNamesEveryCommand) {
+  const Ended ended = run({"--help"});
+  EXPECT_EQ(ended.code, 0);
+  EXPECT_EQ(ended.err, "");
+  for (const std::string& command : kCommands) EXPECT_TRUE(has(ended.out, "\n  " + command + " ")) << command;
+}
+
+TEST(Help, WithoutACommandItGoesToStandardError) {
+  const Ended ended = run({});
+  EXPECT_EQ(ended.code, 64);
+  EXPECT_EQ(ended.out, "");
+  EXPECT_TRUE(has(ended.err, "Usage: seine COMMAND"));
+  EXPECT_EQ(ended.lines("seine: error: ").size(), 1u);
+}
+
+TEST(Version, NamesTheBuildAndItsLibraries) {
+  const Ended ended = run({"--version"});
+  EXPECT_EQ(ended.code, 0);
+  EXPECT_EQ(ended.err, "");
+  EXPECT_TRUE(ended.out.starts_with("seine "));
+  for (const char* part : {"build: ", "x86-64-v3", "HDF5: ", "MPI: ", "CUDA: "})
+    EXPECT_TRUE(has(ended.out, part)) << part;
+}
+
+TEST(OtherRanks, AreSilentBeforeMpi) {
+  for (const char* rank : {"OMPI_COMM_WORLD_RANK=1", "PMIX_RANK=2", "PMI_RANK=1", "SLURM_PROCID=3"}) {
+    SCOPED_TRACE(rank);
+    const Ended help = run({"--help"}, {rank}), wrong = run({"bogus"}, {rank});
+    EXPECT_EQ(help.code, 0);
+    EXPECT_EQ(help.out + help.err, "");
+    EXPECT_EQ(wrong.code, 64);
+    EXPECT_EQ(wrong.out + wrong.err, "");
+  }
+}
+
+TEST(WrongUsage, IsOneLineAnd64) {
+  expect_error({"bogus"}, 64, "bogus");
+  expect_error({"--quiet", "select"}, 64, "--quiet");
+  expect_error({"select"}, 64, "is required");
+  expect_error(select(), 64, "--batch is required");
+  expect_error({"inspect"}, 64, "--pool is required");
+  expect_error({"evaluate", "--pool", "x.h5"}, 64, "--picked is required");
+  expect_error({"synth"}, 64, "--out is required");
+  expect_error(select_10({"--nope"}), 64, "--nope");
+  expect_error(select_10({"--rows", "5"}), 64, "--rows");  // another command's
+  expect_error(select_10({"extra\nline"}), 64, "unexpected");
+  expect_error(select({"--batch"}), 64, "--batch: the value is missing");
+  expect_error(select_10({"--score", ""}), 64, "--score: the value is empty");
+  expect_error(select_10({"--quiet=maybe"}), 64, "--quiet takes no value");
+  expect_error(select_10({}, "bogus"), 64, "bogus");
+  expect_error(select_10({"--set", "bogus=1"}), 64, "first");  // lists the known keys
+  expect_error(select_10({"--set", "first"}), 64, "KEY=VALUE");
+  expect_error(select_10({"--set", "=random"}), 64, "KEY=VALUE");
+  expect_error(select_10({"--set", "first=random", "--set", "first=random"}), 64, "twice");
+  expect_error({"score", "--pool", "x.h5", "--strategy", "k_center", "--out", "d"}, 64, "entropy");
+  expect_error({"score", "--pool", "x.h5", "--strategy", "entropy", "--out", "d", "--set", "a=1"}, 64, "known");
+  expect_error({"evaluate", "--pool", "x.h5", "--picked", "y", "--out", "z.h5"}, 64, ".csv");
+  expect_error({"strategies", "bogus"}, 64, "k_center");
+  expect_error({"strategies", "random", "badge"}, 64, "badge");
+}
+
+TEST(WrongUsage, OptionsThatContradict) {
+  expect_error(select_10({"--score", "entropy"}), 64, "--score");
+  expect_error(select_10({"--score-power", "1"}), 64, "--score");
+  expect_error(select_10({"--score-power", "0"}), 64, "--score");
+  expect_error(select_10({"--keep", "2"}), 64, "--score");
+  expect_error(select_10({"--score", "entropy", "--keep", "0.5"}), 64, "keep");
+  expect_error(select_10({"--score", "entropy", "--score-power", "1"}, "log_det"), 64, "log_det");
+}
+
+TEST(WrongUsage, AnOptionGivenTwice) {
+  expect_error(select_10({"--batch", "10"}), 64, "--batch is given twice");
+  expect_error(select_10({"--strict-ids", "--strict-ids"}), 64, "--strict-ids is given twice");
+  expect_error(select_10({"--config", "a.toml", "--config", "b.toml"}), 64, "--config is given twice");
+}
+
+TEST(WrongUsage, NumbersAreReadStrictly) {
+  for (const char* number :
+       {"", " 10", "10 ", "10x", "1e3", "1.0", "0x10", "+5", "0", "-1", "nan", "9223372036854775808"})
+    expect_error(select({"--batch", number}), 64, "--batch");
+  for (const char* number : {"", "-1", "1.5", "x", "18446744073709551616"})
+    expect_error(select_10({"--seed", number}), 64, "--seed");
+  for (const char* number : {"", "nan", "inf", "2,5", "1e999"}) {
+    expect_error(select_10({"--score", "entropy", "--keep", number}), 64, "--keep");
+    expect_error(select_10({"--score", "entropy", "--score-power", number}), 64, "--score-power");
+  }
+  for (const char* number : {"0", "-1", "nan", "x"}) expect_error(select_10({"--memory", number}), 64, "--memory");
+  for (const char* number : {"0", "-2", "1.5", "4294967297"})
+    expect_error(select_10({"--threads", number}), 64, "--threads");
+  expect_error(select_10({"--partitions", "0"}), 64, "--partitions");
+  expect_error(select_10({"--fan-in", "1"}), 64, "--fan-in");
+  expect_error({"synth", "--out", "d", "--labelled", "1.5"}, 64, "--labelled");
+  expect_error({"evaluate", "--pool", "x", "--picked", "y", "--random", "-1"}, 64, "--random");
+}
+
+TEST(WrongUsage, WordsAreKnownOnes) {
+  expect_error(select_10({"--device", "gpu"}), 64, "cuda");
+  expect_error(select_10({"--reduce", "sum"}), 64, "merge");
+  expect_error(select_10({"--normalize", "l1"}), 64, "l2");
+  expect_error(select_10({"--certificate", "on"}), 64, "full");
+  expect_error(select_10({"--log-level", "loud"}), 64, "debug");
+  expect_error(select_10({"--progress", "yes"}), 64, "never");
+  expect_error({"synth", "--out", "d", "--dtype", "f8"}, 64, "f16");
+  expect_error({"synth", "--out", "d", "--ids", "uuid"}, 64, "string");
+}
+
+TEST(WrongUsage, WhatComesLater) {
+  expect_error({"plan"}, 64, "not yet");
+  expect_error({"plan", "--ranks", "4", "--rows", "1000"}, 64, "not yet");
+  expect_error(select_10({"--checkpoint", "c.h5"}), 64, "not yet");
+  expect_error(select_10({"--checkpoint", "c.h5", "--checkpoint-every", "60"}), 64, "not yet");
+  expect_error(select_10({"--restart"}), 64, "not yet");
+}
+
+// What goes on to the pool ends there: the request itself was right.
+TEST(Request, IsTakenWhenItIsRight) {
+  for (const Words& more : {Words{"--seed", "18446744073709551615"}, Words{"--set", "first=random"}, Words{"--quiet"},
+                            Words{"--score", "entropy", "--score-power", "0.5"}, Words{"--log-level", "off"},
+                            Words{"--score", "entropy", "--keep", "1e1"}, Words{"--pool", "/none/plan", "/none/b.h5"},
+                            Words{"--reduce=merge", "--partitions=4", "--fan-in=2"}, Words{"--device", "checked"}})
+    expect_error(select_10(more), 66, "/none/");
+}
+
+TEST(Config, GivesOptionsAndTheCommandLineWins) {
+  const Folder folder;
+  const std::string config = folder.write("ok.toml", R"(
+pool = ["/none/from_config.h5"]
+strategy = "k_center"
+batch = 0            # wrong on purpose: the command line mends it
+out = "/tmp/seine_cli_test.h5"
+score = "entropy"
+score_power = 2
+seed = "18446744073709551615"
+strict-ids = true
+labelled = []
+[set]
+first = "bogus"
+)");
+  expect_error({"select", "--config", config}, 64, "--batch");
+  expect_error({"select", "--config", config, "--batch", "5"}, 64, "bogus");
+  expect_error({"select", "--config", config, "--batch", "5", "--set", "first=random"}, 66, "/none/from_config.h5");
+  expect_error({"select", "--config", config, "--batch", "5", "--set", "first=random", "--pool", "/none/other.h5"}, 66,
+               "/none/other.h5");
+}
+
+TEST(Config, TakesPairsAsAnArrayToo) {
+  const Folder folder;
+  const std::string right = folder.write("right.toml", "set = [\"first=random\"]\nbatch = 3\n");
+  const std::string wrong = folder.write("wrong.toml", "set = [\"first=random\", \"first=max_norm\"]\nbatch = 3\n");
+  expect_error(select({"--config", right}), 66, "/none/pool.h5");
+  expect_error(select({"--config", wrong}), 64, "twice");
+}
+
+TEST(Config, FaultsNameTheKey) {
+  const Folder folder;
+  const auto expect_fault = [&](const std::string& text, const std::string& part) {
+    expect_error(select_10({"--config", folder.write("bad.toml", text)}), 64, part);
+  };
+  expect_fault("bathc = 5", "bathc");
+  expect_fault("bathc = 5", "batch, ");      // the known ones
+  expect_fault("rows = 5", "rows");          // another command's
+  expect_fault("config = \"x\"", "config");  // files do not include files
+  expect_fault("seed = 1.0", "seed");
+  expect_fault("batch = \"5\"", "batch");
+  expect_fault("score-power = \"1\"", "score-power");
+  expect_fault("device = 3", "device");
+  expect_fault("strict-ids = 1", "strict-ids");
+  expect_fault("pool = [\"a.h5\", 5]", "pool");
+  expect_fault("set = 5", "set");
+  expect_fault("[set]\nfirst = [1]", "set");
+  expect_fault("[batch]\nsize = 5", "batch");
+  expect_fault("score-power = 1\nscore_power = 2", "twice");
+  expect_fault("threads = 0", "--threads");
+  expect_fault("seed = 1\nthreads = = 2", "bad.toml:2");
+  expect_fault("checkpoint = \"c.h5\"", "not yet");
+}
+
+TEST(Config, ThatIsNotThere) {
+  const Folder folder;
+  expect_error(select_10({"--config", folder / "none.toml"}), 66, "none.toml");
+  expect_error(select_10({"--config", folder / ""}), 66, "irectory");
+}
+
+TEST(Strategies, Table) {
+  const Ended ended = run({"strategies"});
+  EXPECT_EQ(ended.code, 0);
+  EXPECT_EQ(ended.err, "");
+  for (const char* name : {"random", "entropy", "least_confidence", "margin", "bald", "k_center", "k_means_pp", "badge",
+                           "facility_location", "log_det"})
+    EXPECT_TRUE(has(ended.out, "\n" + std::string(name) + " ")) << name;
+}
+
+TEST(Strategies, One) {
+  const Ended text = run({"strategies", "k_center"}), json = run({"strategies", "k_center", "--json"});
+  EXPECT_EQ(text.code, 0);
+  EXPECT_TRUE(has(text.out, "first=smallest_row"));
+  EXPECT_EQ(json.code, 0);
+  for (const char* key : {"name", "summary", "inputs", "parameters", "default", "choices", "meaning", "cost", "source",
+                          "certificate", "weights", "score", "normalize"})
+    EXPECT_TRUE(has(json.out, "\"" + std::string(key) + "\": ")) << key;
+  EXPECT_TRUE(json.out.starts_with("{"));
+  EXPECT_TRUE(run({"strategies", "--json"}).out.starts_with("["));
+}
+
+TEST(StandardOutput, ThatCannotBeWrittenIsAnError) {
+  if (access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full";
+  const std::string binary = std::getenv("SEINE_BIN");
+  const int status = std::system(("'" + binary + "' strategies > /dev/full 2> /dev/null").c_str());
+  EXPECT_EQ(WEXITSTATUS(status), 74);
+}
+
+// These go through MPI, alone.
+TEST(Synth, PrintsOneLineAndInspectReadsIt) {
+  const Folder folder;
+  const Ended made = run({"synth", "--rows", "100", "--dim", "4", "--classes", "3", "--shards", "2", "--seed", "5",
+                          "--out", folder / "pool"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_EQ(made.out, (folder / "pool") + " files=2 rows=100\n");
+  const Ended read = run({"inspect", "--json", "--pool", folder / "pool/*.h5"});
+  EXPECT_EQ(read.code, 0) << read.err;
+  for (const char* key :
+       {"rows", "files", "dim", "classes", "passes", "types", "labelled", "ids", "norms", "class_histogram", "faults"})
+    EXPECT_TRUE(has(read.out, "\"" + std::string(key) + "\"")) << key;
+
+  const std::string out = folder / "batch.csv";
+  const Ended selected = run({"select", "--pool", folder / "pool/*.h5", "--strategy", "entropy", "--batch", "7",
+                              "--out", out, "--progress", "always"});
+  EXPECT_EQ(selected.code, 0) << selected.err;
+  EXPECT_TRUE(selected.out.starts_with(out + " rows=7 digest=")) << selected.out;
+  EXPECT_EQ(std::count(selected.out.begin(), selected.out.end(), '\n'), 1);
+  const Ended quiet = run({"select", "--pool", folder / "pool/*.h5", "--strategy", "entropy", "--batch", "7", "--out",
+                           out, "--progress", "always", "--quiet"});
+  EXPECT_EQ(quiet.err, "");
+  EXPECT_EQ(quiet.out, selected.out);
+
+  const Ended scored =
+      run({"score", "--pool", folder / "pool/*.h5", "--strategy", "margin", "--out", folder / "scores"});
+  EXPECT_EQ(scored.code, 0) << scored.err;
+  EXPECT_EQ(scored.out, (folder / "scores/part-00000.h5") + "\n" + (folder / "scores/part-00001.h5") + "\n");
+
+  const Ended judged =
+      run({"evaluate", "--pool", folder / "pool/*.h5", "--picked", out, "--out", folder / "judged.csv"});
+  EXPECT_EQ(judged.code, 0) << judged.err;
+  EXPECT_TRUE(has(judged.out, "radius"));
+  EXPECT_TRUE(content(folder / "judged.csv").starts_with("metric,"));
+  expect_error({"evaluate", "--pool", folder / "pool/*.h5", "--picked", out, "--out", folder / "none/judged.csv"}, 73,
+               "none");
+}
+
+}  // namespace

@@ -1,0 +1,497 @@
+// Arithmetic: log, exp and power against long double; draws; fixed-point sums; and the loops of the CPU backends
+// against the scalar definitions of row_math.hpp and rules.hpp, bit for bit, over awkward dimensions.
+#include <gtest/gtest.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <set>
+
+#include "seine/backend.hpp"
+
+namespace seine::test {
+namespace {
+
+// Distance in units in the last place of the exact result.
+double ulps(double got, long double want) {
+  const auto rounded = static_cast<double>(want);
+  if (got == rounded) return 0;
+  if (!std::isfinite(rounded) || !std::isfinite(got)) return 1e9;
+  const double unit = std::max(std::nextafter(std::abs(rounded), HUGE_VAL) - std::abs(rounded),
+                               std::numeric_limits<double>::denorm_min());
+  return static_cast<double>(std::abs(static_cast<long double>(got) - want)) / unit;
+}
+
+double draw(std::uint64_t index) {
+  return uniform(11, Purpose("row_math_test"), index);
+}
+
+TEST(Log, WithinTwoUlps) {
+  double worst = 0;
+  const auto check = [&](double x) {
+    const double error = ulps(log_of(x), std::log(static_cast<long double>(x)));
+    EXPECT_LE(error, 2) << x;
+    worst = std::max(worst, error);
+  };
+  for (std::uint64_t i = 0; i < 200000; ++i) {
+    check(draw(i));
+    check(std::ldexp(1 + draw(i), static_cast<int>(i % 2000) - 1000));
+    check(1 + (draw(i) - 0.5) * std::ldexp(1.0, -static_cast<int>(i % 50)));  // near 1
+  }
+  for (const double x : {5e-324, 1e-310, 2.2250738585072014e-308, 0.5, 0.70710678118654746, 0.7071067811865476,
+                         1.4142135623730949, 1.4142135623730951, 2.0, 1.7976931348623157e308})
+    check(x);
+  EXPECT_EQ(log_of(1), 0);
+  EXPECT_EQ(log_of(0), -HUGE_VAL);
+  EXPECT_EQ(log_of(HUGE_VAL), HUGE_VAL);
+  EXPECT_TRUE(std::isnan(log_of(-1)));
+  EXPECT_TRUE(std::isnan(log_of(NAN)));
+  std::printf("log_of: at most %.3f ulp\n", worst);
+}
+
+TEST(Exp, WithinTwoUlps) {
+  double worst = 0;
+  const auto check = [&](double x) {
+    const double error = ulps(exp_of(x), std::exp(static_cast<long double>(x)));
+    EXPECT_LE(error, 2) << x;
+    worst = std::max(worst, error);
+  };
+  for (std::uint64_t i = 0; i < 200000; ++i) {
+    check((draw(i) - 0.5) * 1400);
+    check((draw(i) - 0.5) * std::ldexp(1.0, -static_cast<int>(i % 60)));
+    check(-draw(i) * 50);
+  }
+  for (const double x : {0.0, 1.0, -1.0, 709.78, -708.4, -744.0, -745.13}) check(x);
+  EXPECT_EQ(exp_of(0), 1);
+  EXPECT_EQ(exp_of(-HUGE_VAL), 0);
+  EXPECT_EQ(exp_of(HUGE_VAL), HUGE_VAL);
+  EXPECT_EQ(exp_of(-746), 0);
+  EXPECT_EQ(exp_of(710), HUGE_VAL);
+  EXPECT_TRUE(std::isnan(exp_of(NAN)));
+  std::printf("exp_of: at most %.3f ulp\n", worst);
+}
+
+TEST(Power, WithinTwoUlps) {
+  for (std::uint64_t i = 0; i < 50000; ++i) {
+    const double base = draw(i) * 3;
+    for (const double power : {1.0, 2.0, 0.5})
+      EXPECT_LE(ulps(power_of(base, power), std::pow(static_cast<long double>(base), static_cast<long double>(power))),
+                2)
+          << base << "^" << power;
+    // Through log and exp: the error of the logarithm is multiplied by its size.
+    const double power = draw(i + 50000) * 2;
+    const double room = 2 + 2 * std::abs(power * std::log(base));
+    EXPECT_LE(ulps(power_of(base, power), std::pow(static_cast<long double>(base), static_cast<long double>(power))),
+              room)
+        << base << "^" << power;
+  }
+  EXPECT_EQ(power_of(0, 0), 1);
+  EXPECT_EQ(power_of(5, 0), 1);
+  EXPECT_EQ(power_of(0, 0.3), 0);
+  EXPECT_EQ(power_of(0, 2), 0);
+  EXPECT_EQ(power_of(1.5, 3), 3.375);
+}
+
+TEST(Draws, PhiloxKnownAnswers) {  // of Random123: philox4x32-10, the low and second word of the result
+  EXPECT_EQ(random_bits(0, 0, 0), 0xe169c58d6627e8d5ULL);
+  EXPECT_EQ(random_bits(~0ULL, ~0ULL, ~0ULL), 0x41c83b0e408f276dULL);
+  // counter 243f6a88 85a308d3 13198a2e 03707344, key a4093822 299f31d0
+  EXPECT_EQ(random_bits(0x299f31d0a4093822ULL, 0x0370734413198a2eULL, 0x85a308d3243f6a88ULL), 0x94fdccebd16cfe09ULL);
+}
+
+TEST(Draws, UniformIsOpenAndEven) {
+  double sum = 0, square = 0, smallest = 1, largest = 0;
+  constexpr int kDraws = 1000000;
+  int tenth[10] = {};
+  for (std::uint64_t i = 0; i < kDraws; ++i) {
+    const double u = uniform(3, Purpose("even"), i);
+    sum += u;
+    square += u * u;
+    smallest = std::min(smallest, u);
+    largest = std::max(largest, u);
+    ++tenth[static_cast<int>(u * 10)];
+  }
+  EXPECT_GT(smallest, 0);
+  EXPECT_LT(largest, 1);
+  EXPECT_NEAR(sum / kDraws, 0.5, 5 * std::sqrt(1.0 / 12 / kDraws));
+  EXPECT_NEAR(square / kDraws, 1.0 / 3, 5 * std::sqrt(4.0 / 45 / kDraws));
+  double statistic = 0;
+  for (const int count : tenth) statistic += std::pow(count - kDraws / 10.0, 2) / (kDraws / 10.0);
+  EXPECT_LT(statistic, 45) << "chi-square of 9 degrees of freedom";
+  // The extremes of 64 random bits stay inside (0, 1).
+  EXPECT_GT((static_cast<double>(0ULL >> 12) + 0.5) * 2.220446049250313e-16, 0);
+  EXPECT_LT((static_cast<double>(~0ULL >> 12) + 0.5) * 2.220446049250313e-16, 1);
+  EXPECT_GT(exponential(1, Purpose("even"), 1), 0);
+}
+
+TEST(Draws, PurposesSeedsAndLevelsDiffer) {
+  std::set<std::uint64_t> keys;
+  const char* const purposes[] = {"random", "first", "race", "ground", "evaluation", "partition"};
+  for (const char* name : purposes)
+    for (int level = 0; level < 12; ++level) keys.insert(Purpose(name, level).key);
+  EXPECT_EQ(keys.size(), 72u);
+  EXPECT_NE(uniform(1, Purpose("random"), 5), uniform(2, Purpose("random"), 5));
+  EXPECT_NE(uniform(1, Purpose("random"), 5), uniform(1, Purpose("random"), 5 + (1ULL << 32)));
+}
+
+TEST(FixedPointSum, ScaleAndRoundTrip) {
+  for (const double largest : {1e-30, 0.3, 1.0, 1.0000001, 7.0, 1e9, 1e30}) {
+    for (const std::int64_t terms : {std::int64_t{1}, std::int64_t{2}, std::int64_t{1000}, std::int64_t{1} << 40}) {
+      const FixedPoint fixed = FixedPoint::for_sum(terms, largest);
+      const auto term = static_cast<long double>(fixed.of(largest));
+      EXPECT_LT(term * static_cast<long double>(terms), std::ldexp(1.0L, 62)) << largest << " " << terms;
+      EXPECT_GE(largest / fixed.unit(), std::ldexp(1.0, 61 - 42)) << "too coarse: " << largest << " " << terms;
+      EXPECT_NEAR(fixed.value(fixed.of(largest * 0.7)), largest * 0.7, fixed.unit() / 2);
+      EXPECT_EQ(fixed.value(fixed.of(-3 * fixed.unit())), -3 * fixed.unit());
+      EXPECT_EQ(std::exp2(std::round(std::log2(fixed.unit()))), fixed.unit()) << "a power of two";
+    }
+  }
+  EXPECT_EQ(FixedPoint::for_sum(100, 1, 30).unit(), std::ldexp(1.0, -29));  // 1 < 2^1
+  EXPECT_EQ(FixedPoint::for_sum(0, 1).of(0), 0);
+  EXPECT_EQ(FixedPoint::for_sum(10, 0).of(0), 0);
+}
+
+TEST(Order, LargerValueThenSmallerRow) {
+  EXPECT_TRUE(beats({2, 9}, {1, 0}));
+  EXPECT_TRUE(beats({1, 3}, {1, 4}));
+  EXPECT_FALSE(beats({1, 4}, {1, 4}));
+  EXPECT_FALSE(beats({NAN, 0}, {1, 4}));
+  EXPECT_TRUE(beats({-HUGE_VAL, 5}, kNoCandidate));
+}
+
+// --- The backends ---
+
+constexpr std::int64_t kDims[] = {1, 2, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 65, 100, 257, 784};
+
+// Values of very different size, and some exact zeros.
+std::vector<float> rows_of(std::int64_t count, std::uint64_t salt) {
+  std::vector<float> x;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::uint64_t key = salt * 1000003 + static_cast<std::uint64_t>(i);
+    const double value = (draw(key) - 0.5) * std::ldexp(1.0, static_cast<int>(draw(~key) * 8));
+    x.push_back(draw(key ^ 0x5555) < 0.05 ? 0.0f : static_cast<float>(value));
+  }
+  return x;
+}
+
+std::vector<std::uint16_t> halves_of(std::vector<float>& x) {  // rounds x
+  std::vector<std::uint16_t> halves;
+  for (float& value : x) {
+    halves.push_back(static_cast<std::uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT)));
+    value = _cvtsh_ss(halves.back());
+  }
+  return halves;
+}
+
+template <class T>
+testing::AssertionResult same_bits(const std::vector<T>& got, const std::vector<T>& want) {
+  if (got.size() != want.size())
+    return testing::AssertionFailure() << got.size() << " values, expected " << want.size();
+  for (std::size_t i = 0; i < want.size(); ++i)
+    if (std::memcmp(&got[i], &want[i], sizeof(T)) != 0)
+      return testing::AssertionFailure() << "value " << i << ": " << testing::PrintToString(got[i]) << ", expected "
+                                         << testing::PrintToString(want[i]);
+  return testing::AssertionSuccess();
+}
+
+class Loops : public testing::TestWithParam<std::tuple<const char*, int>> {
+ protected:
+  void SetUp() override {
+    std::string why;
+    backend_ = make_backend(std::get<0>(GetParam()), {.threads = std::get<1>(GetParam()), .local_rank = 0}, why);
+  }
+  template <class T>
+  Array<T> put(const std::vector<T>& values) {
+    return Array<T>(*backend_, std::span<const T>(values));
+  }
+  template <class T>
+  Array<T> room(std::int64_t count) {
+    return Array<T>(*backend_, count);
+  }
+  Backend& backend() { return *backend_; }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+};
+
+TEST_P(Loops, SquaredNorms) {
+  for (const std::int64_t dim : kDims) {
+    const std::int64_t rows = 301;
+    for (const bool half : {false, true}) {
+      std::vector<float> x = rows_of(rows * dim, static_cast<std::uint64_t>(dim));
+      const std::vector<std::uint16_t> halves = half ? halves_of(x) : std::vector<std::uint16_t>{};
+      const Array<float> wide = put(x);
+      const Array<std::uint16_t> narrow = half ? put(halves) : Array<std::uint16_t>();
+      const Field field = half ? Field{narrow.data(), Element::f16, dim} : Field{wide.data(), Element::f32, dim};
+      Array<double> out = room<double>(rows);
+      backend().squared_norms(field, rows, out.data());
+      const std::vector<double> y(x.begin(), x.end());
+      std::vector<double> want;
+      for (std::int64_t i = 0; i < rows; ++i)
+        want.push_back(canonical_dot(x.data() + i * dim, y.data() + i * dim, dim));
+      EXPECT_TRUE(same_bits(out.to_host(), want)) << "dim " << dim << (half ? " f16" : " f32");
+    }
+  }
+}
+
+// States and keys after several picks, for a pick count that leaves remainders in any blocking.
+TEST_P(Loops, ApplyByDistance) {
+  for (const std::int64_t dim : kDims) {
+    const std::int64_t rows = 530, picks = 37;
+    for (const bool half : {false, true}) {
+      std::vector<float> x = rows_of(rows * dim, 7 + static_cast<std::uint64_t>(dim));
+      const std::vector<std::uint16_t> halves = half ? halves_of(x) : std::vector<std::uint16_t>{};
+      const Array<float> wide = put(x);
+      const Array<std::uint16_t> narrow = half ? put(halves) : Array<std::uint16_t>();
+      const Field field = half ? Field{narrow.data(), Element::f16, dim} : Field{wide.data(), Element::f32, dim};
+      const std::int64_t first_pick = 100;  // rows [100, 137) are the picks
+      std::vector<double> before, weight, moments;
+      std::vector<std::int64_t> global;
+      for (std::int64_t i = 0; i < rows; ++i) {
+        before.push_back(i % 3 == 0 ? HUGE_VAL : 50.0 * static_cast<double>(dim) * draw(static_cast<std::uint64_t>(i)));
+        weight.push_back(i % 11 == 0 ? 0 : 0.25 + draw(static_cast<std::uint64_t>(i) + 999));
+        global.push_back(3 * i + 1);
+      }
+      for (std::int64_t p = 0; p < picks; ++p) moments.push_back(1e-4 * static_cast<double>(p));
+      const Array<double> before_ = put(before), weight_ = put(weight), moments_ = put(moments);
+      const Array<std::int64_t> global_ = put(global);
+      Vectors vectors{.rows = rows, .x = field, .a = {}};
+      const Picks pending{.vectors = vectors.from(first_pick, picks), .moments = moments_.data(), .first_ordinal = 5};
+      const auto check = [&]<class Rule>(RuleKind kind, Rule) {
+        Array<typename Rule::State> state = room<typename Rule::State>(rows);
+        Array<double> key = room<double>(rows);
+        const Start how{.before = before_.data(),
+                        .weight = weight_.data(),
+                        .global_rows = global_.data(),
+                        .seed = 4,
+                        .purpose = Purpose("race", 2)};
+        backend().start(kind, how, rows, state.data(), key.data());
+        backend().apply(kind, vectors, pending, weight_.data(), state.data(), key.data());
+        const auto states = state.to_host();
+        std::vector<double> want_key, got_near, want_near;
+        std::vector<std::uint32_t> got_nearest, want_nearest;
+        for (std::int64_t i = 0; i < rows; ++i) {
+          auto s = Rule::start(before[i], weight[i], 4, Purpose("race", 2), global[i]);
+          for (std::int64_t p = 0; p < picks; ++p)
+            Rule::apply(s, weight[i], canonical_distance2(x.data() + i * dim, x.data() + (first_pick + p) * dim, dim),
+                        moments[p], static_cast<std::uint32_t>(5 + p));
+          want_key.push_back(Rule::key(s, weight[i]));
+          want_near.push_back(s.distance2);
+          want_nearest.push_back(s.nearest);
+          got_near.push_back(states[i].distance2);
+          got_nearest.push_back(states[i].nearest);
+        }
+        EXPECT_TRUE(same_bits(key.to_host(), want_key)) << "key, dim " << dim << (half ? " f16" : " f32");
+        EXPECT_TRUE(same_bits(got_near, want_near)) << "distance, dim " << dim << (half ? " f16" : " f32");
+        EXPECT_TRUE(same_bits(got_nearest, want_nearest)) << "nearest, dim " << dim << (half ? " f16" : " f32");
+      };
+      check(RuleKind::nearest, Nearest{});
+      check(RuleKind::race, Race{});
+    }
+  }
+}
+
+TEST_P(Loops, ApplyOuterProducts) {
+  for (const auto& [dim, classes] : {std::pair{1, 2}, {33, 10}, {64, 3}, {7, 40}, {100, 33}}) {
+    const std::int64_t rows = 270, picks = 19;
+    const std::vector<float> x = rows_of(rows * dim, 3), a = rows_of(rows * classes, 4);
+    const Array<float> x_ = put(x), a_ = put(a);
+    Array<double> x2_ = room<double>(rows), a2_ = room<double>(rows);
+    backend().squared_norms({x_.data(), Element::f32, dim}, rows, x2_.data());
+    backend().squared_norms({a_.data(), Element::f32, classes}, rows, a2_.data());
+    const std::vector<double> x2 = x2_.to_host(), a2 = a2_.to_host();
+    const Vectors vectors{.rows = rows,
+                          .x = {x_.data(), Element::f32, dim},
+                          .a = {a_.data(), Element::f32, classes},
+                          .x2 = x2_.data(),
+                          .a2 = a2_.data()};
+    const std::vector<double> before(static_cast<std::size_t>(rows), HUGE_VAL);
+    const Array<double> before_ = put(before);
+    Array<Nearest::State> state = room<Nearest::State>(rows);
+    Array<double> key = room<double>(rows);
+    backend().start(RuleKind::nearest, {.before = before_.data()}, rows, state.data(), key.data());
+    backend().apply(RuleKind::nearest, vectors, {.vectors = vectors.from(50, picks)}, nullptr, state.data(),
+                    key.data());
+    std::vector<double> want;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      Nearest::State s{HUGE_VAL, kNobody};
+      for (std::int64_t p = 50; p < 50 + picks; ++p)
+        Nearest::apply(s, 1,
+                       outer_distance2(a2[i], x2[i], a2[p], x2[p],
+                                       canonical_distance2(a.data() + i * classes, a.data() + p * classes, classes),
+                                       canonical_distance2(x.data() + i * dim, x.data() + p * dim, dim)),
+                       0, static_cast<std::uint32_t>(p - 50));
+      want.push_back(Nearest::key(s, 1));
+    }
+    EXPECT_TRUE(same_bits(key.to_host(), want)) << dim << " x " << classes;
+    for (std::int64_t p = 50; p < 50 + picks; ++p) EXPECT_EQ(want[p], 0) << "distance to itself";
+  }
+}
+
+TEST_P(Loops, ApplyVariance) {
+  for (const std::int64_t dim : kDims) {
+    const std::int64_t rows = 267, picks = 5;
+    const std::vector<float> x = rows_of(rows * dim, 5 + static_cast<std::uint64_t>(dim));
+    std::vector<double> v, before, moments;
+    for (std::int64_t i = 0; i < picks * dim; ++i) v.push_back(draw(static_cast<std::uint64_t>(i)) - 0.4);
+    for (std::int64_t i = 0; i < rows; ++i) before.push_back(1e4 * draw(static_cast<std::uint64_t>(i)));
+    for (std::int64_t p = 0; p < picks; ++p)
+      moments.push_back(1 + static_cast<double>(p) * 10 * static_cast<double>(dim));
+    const Array<float> x_ = put(x);
+    const Array<double> v_ = put(v), before_ = put(before), moments_ = put(moments);
+    Array<Variance::State> state = room<Variance::State>(rows);
+    Array<double> key = room<double>(rows);
+    backend().start(RuleKind::variance, {.before = before_.data()}, rows, state.data(), key.data());
+    const Picks pending{.vectors = {.rows = picks, .x = {v_.data(), Element::f64, dim}, .a = {}},
+                        .moments = moments_.data()};
+    backend().apply(RuleKind::variance, {.rows = rows, .x = {x_.data(), Element::f32, dim}, .a = {}}, pending, nullptr,
+                    state.data(), key.data());
+    std::vector<double> want;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      Variance::State s{before[i]};
+      for (std::int64_t p = 0; p < picks; ++p)
+        Variance::apply(s, 1, canonical_dot(x.data() + i * dim, v.data() + p * dim, dim), moments[p], 0);
+      want.push_back(s.variance);
+    }
+    EXPECT_TRUE(same_bits(key.to_host(), want)) << "dim " << dim;
+  }
+}
+
+TEST_P(Loops, GainsAndRaise) {
+  for (const std::int64_t dim : {1, 9, 33, 64, 257}) {
+    const std::int64_t rows = 333, picks = 21;
+    std::vector<float> x = rows_of(rows * dim, 6 + static_cast<std::uint64_t>(dim));
+    Array<float> x_ = put(x);
+    backend().unit_rows(x_.data(), rows, dim);
+    const std::vector<float> given = x;
+    x = x_.to_host();
+    for (std::int64_t i = 0; i < rows; ++i) {
+      double square = 0;
+      for (std::int64_t d = 0; d < dim; ++d) square += static_cast<double>(given[i * dim + d]) * given[i * dim + d];
+      for (std::int64_t d = 0; d < dim; ++d) {
+        const double want = square > 0 ? given[i * dim + d] / std::sqrt(square) : 0;
+        EXPECT_NEAR(x[i * dim + d], want, std::abs(want) * 1.2e-7);
+      }
+    }
+    std::vector<double> weight;
+    for (std::int64_t i = 0; i < rows; ++i) weight.push_back(draw(static_cast<std::uint64_t>(i)) * 3);
+    const FixedPoint fixed = FixedPoint::for_sum(rows, 3, 30);
+    const Field ground{x_.data(), Element::f32, dim};
+    const auto similarity = [&](std::int64_t i, std::int64_t j) {
+      return clipped_cosine(canonical_dot(x.data() + i * dim, x.data() + j * dim, dim));
+    };
+    std::vector<float> best(static_cast<std::size_t>(rows), 0.0f);
+    Array<float> best_ = put(best);
+    backend().raise(ground, rows, ground.from(10), picks, best_.data());
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 10; j < 10 + picks; ++j) best[i] = std::max(best[i], similarity(i, j));
+    EXPECT_TRUE(same_bits(best_.to_host(), best)) << "raise, dim " << dim;
+    const Array<double> weight_ = put(weight);
+    for (const bool weighted : {false, true}) {
+      std::vector<std::int64_t> gains(static_cast<std::size_t>(rows), 0), want = gains;
+      backend().gains(ground, rows, weighted ? weight_.data() : nullptr, best_.data(), fixed, ground, rows,
+                      gains.data());
+      for (std::int64_t j = 0; j < rows; ++j)
+        for (std::int64_t i = 0; i < rows; ++i) {
+          const double w = weighted ? weight[i] : 1;
+          const float s = similarity(i, j);
+          if (s > best[i]) want[j] += fixed.of(w * s) - fixed.of(w * best[i]);
+        }
+      EXPECT_TRUE(same_bits(gains, want)) << "gains, dim " << dim << (weighted ? " weighted" : "");
+    }
+  }
+}
+
+TEST_P(Loops, Top) {
+  const std::int64_t rows = 2000;
+  std::vector<double> key;
+  std::vector<std::uint8_t> selectable;
+  std::vector<std::int64_t> global;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    key.push_back(i % 17 == 0 ? -HUGE_VAL : std::floor(draw(static_cast<std::uint64_t>(i)) * 40));  // many ties
+    selectable.push_back(i % 5 != 0);
+    global.push_back(100000 - 7 * i);
+  }
+  const Array<double> key_ = put(key);
+  const Array<std::uint8_t> selectable_ = put(selectable);
+  const Array<std::int64_t> global_ = put(global);
+  std::vector<Candidate> all;
+  for (std::int64_t i = 0; i < rows; ++i)
+    if (selectable[i]) all.push_back({key[i], global[i]});
+  std::sort(all.begin(), all.end(), beats);
+  for (const std::int64_t count : {0, 1, 2, 63, 700, 1600, 5000}) {
+    const std::vector<Candidate> got = backend().top(key_.data(), selectable_.data(), global_.data(), rows, count);
+    ASSERT_EQ(got.size(), std::min(all.size(), static_cast<std::size_t>(count)));
+    for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i].row, all[i].row) << count << " at " << i;
+  }
+}
+
+TEST_P(Loops, ScoresAndResiduals) {
+  for (const auto& [passes, classes] : {std::pair{1, 2}, {1, 10}, {4, 3}, {7, 33}}) {
+    const std::int64_t rows = 270;
+    std::vector<double> p;
+    for (std::int64_t i = 0; i < rows * passes; ++i) {
+      double sum = 0;
+      for (int c = 0; c < classes; ++c) {
+        p.push_back(i % 9 == 0 ? (c == i % classes) : draw(static_cast<std::uint64_t>(i * classes + c)));
+        sum += p.back();
+      }
+      for (int c = 0; c < classes; ++c) p[p.size() - 1 - static_cast<std::size_t>(c)] /= sum;
+    }
+    const Array<double> p_ = put(p);
+    const std::int64_t per_row = passes * classes;
+    for (const ScoreKind kind : {ScoreKind::entropy, ScoreKind::least_confidence, ScoreKind::margin, ScoreKind::bald}) {
+      Array<float> out = room<float>(rows);
+      backend().score(kind, p_.data(), rows, passes, classes, out.data());
+      std::vector<float> want;
+      with_score(kind, [&](auto score) {
+        for (std::int64_t i = 0; i < rows; ++i)
+          want.push_back(static_cast<float>(score(p.data() + i * per_row, passes, classes)));
+      });
+      EXPECT_TRUE(same_bits(out.to_host(), want)) << static_cast<int>(kind);
+    }
+    std::vector<std::int64_t> y;
+    for (std::int64_t i = 0; i < rows; ++i) y.push_back(i % 4 == 0 ? -1 : i % classes);
+    const Array<std::int64_t> y_ = put(y);
+    for (const bool labelled : {false, true}) {
+      Array<float> out = room<float>(rows * classes);
+      backend().residuals(p_.data(), labelled ? y_.data() : nullptr, rows, passes, classes, out.data());
+      std::vector<float> want(static_cast<std::size_t>(rows * classes));
+      for (std::int64_t i = 0; i < rows; ++i)
+        residual(p.data() + i * per_row, passes, classes, labelled ? y[i] : -1, want.data() + i * classes);
+      EXPECT_TRUE(same_bits(out.to_host(), want));
+    }
+  }
+}
+
+TEST_P(Loops, Gram) {
+  const std::int64_t rows = 300, dim = 19;
+  const std::vector<float> x = rows_of(rows * dim, 9);
+  const Array<float> x_ = put(x);
+  const std::vector<std::int64_t> groups = {0, 1, 100, 100, 256, 300};
+  const FixedPoint fixed = FixedPoint::for_sum(5, 300.0 * 128 * 128);
+  std::vector<std::int64_t> sums(static_cast<std::size_t>(dim * dim), 0), want = sums;
+  backend().gram({x_.data(), Element::f32, dim}, groups, fixed, sums.data());
+  for (std::size_t g = 0; g + 1 < groups.size(); ++g)
+    for (std::int64_t c = 0; c < dim; ++c)
+      for (std::int64_t d = 0; d <= c; ++d) {
+        double sum = 0;
+        for (std::int64_t i = groups[g]; i < groups[g + 1]; ++i)
+          sum = std::fma(static_cast<double>(x[i * dim + c]), static_cast<double>(x[i * dim + d]), sum);
+        want[c * dim + d] += fixed.of(sum);
+      }
+  for (std::int64_t c = 0; c < dim; ++c)
+    for (std::int64_t d = 0; d <= c; ++d) EXPECT_EQ(sums[c * dim + d], want[c * dim + d]) << c << "," << d;
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, Loops, testing::Combine(testing::Values("cpu", "checked"), testing::Values(1, 3)),
+                         [](const auto& param_info) {
+                           return std::string(std::get<0>(param_info.param)) +
+                                  std::to_string(std::get<1>(param_info.param));
+                         });
+
+}  // namespace
+}  // namespace seine::test

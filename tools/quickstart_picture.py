@@ -1,0 +1,74 @@
+"""One picture of a batch: the pool in two dimensions with the batch on it, and the first 100 chosen images."""
+import matplotlib
+
+matplotlib.use("Agg")
+
+import fashion_mnist  # noqa: E402
+import matplotlib.patheffects as effects  # noqa: E402
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+
+INK, RIGHT, WRONG = "#1f2328", "#2da44e", "#cf222e"
+SIDE = 10  # of the contact sheet
+
+
+def _plane(hidden):
+    """The first two principal components, and the share of variance that they hold."""
+    centred = hidden - hidden.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    return centred @ vectors[:, [-1, -2]], values[-2:].sum() / values.sum()
+
+
+def _draw_plane(axes, hidden, predicted, labelled, chosen):
+    points, share = _plane(hidden)
+    colours = plt.get_cmap("tab10")
+    order = np.random.default_rng(0).permutation(len(points))  # no class on top
+    axes.scatter(*points[order].T, s=2.5, c=colours(predicted[order]), alpha=0.16, linewidths=0, rasterized=True)
+    axes.scatter(*points[chosen].T, s=15, c=colours(predicted[chosen]), edgecolors=INK, linewidths=0.7)
+    axes.scatter(*points[labelled].T, s=13, c="white", marker="s", edgecolors=INK, linewidths=0.6, alpha=0.9)
+    for c, name in enumerate(fashion_mnist.CLASSES):
+        if np.any(predicted == c):
+            axes.text(*np.median(points[predicted == c], axis=0), name, color=colours(c), weight="bold", size=11,
+                      ha="center", va="center", path_effects=[effects.withStroke(linewidth=3.5, foreground="white")])  # fmt: skip
+    low, high = np.percentile(points, [0.05, 99.95], axis=0)
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+    axes.set_xlabel(f"principal components 1 and 2 of the hidden layer ({100 * share:.0f} % of its variance)")
+    dot = dict(color="none", marker="o", markeredgecolor=INK, markerfacecolor="#9aa0a6")
+    axes.legend(handles=[
+        Line2D([], [], **{**dot, "markeredgecolor": "none"}, markersize=4, label=f"pool, {len(points):,} images, by predicted class"),
+        Line2D([], [], **{**dot, "marker": "s", "markerfacecolor": "white"}, markersize=5, label=f"labelled before, {len(labelled):,}"),
+        Line2D([], [], **dot, markersize=5.5, label=f"the batch, {len(chosen):,}"),
+    ], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, frameon=False, handletextpad=0.2)  # fmt: skip
+
+
+def _draw_sheet(figure, area, pixels, predicted, classes, chosen):
+    cells = area.subgridspec(SIDE, SIDE, wspace=0.08, hspace=0.62)
+    for i, row in enumerate(chosen[: SIDE * SIDE]):
+        axes = figure.add_subplot(cells[divmod(i, SIDE)])
+        axes.imshow(pixels[row].reshape(28, 28), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        is_right = predicted[row] == classes[row]
+        name, truth = fashion_mnist.CLASSES[predicted[row]], fashion_mnist.CLASSES[classes[row]]
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(name if is_right else f"{name}\n{truth}", size=5.6, labelpad=1.5, linespacing=0.95,
+                        color=RIGHT if is_right else WRONG)  # fmt: skip
+        for spine in axes.spines.values():
+            spine.set(color=RIGHT if is_right else WRONG, linewidth=0.9)
+
+
+def draw(path, pixels, hidden, predicted, classes, labelled, chosen):
+    """Writes the picture to `path`; the last four arguments are by, or are, rows of `pixels`."""
+    plt.rcParams.update({"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#d0d7de"})
+    figure = plt.figure(figsize=(16, 8.6), dpi=110, facecolor="white")
+    left, right = figure.add_gridspec(1, 2, left=0.02, right=0.985, top=0.88, bottom=0.045, wspace=0.04)
+    _draw_plane(figure.add_subplot(left), hidden, predicted, labelled, chosen)
+    _draw_sheet(figure, right, pixels, predicted, classes, chosen)
+    wrong = np.mean(predicted[chosen] != classes[chosen])
+    wrong_pool = np.mean(predicted != classes)
+    figure.text(0.02, 0.955, f"A batch of {len(chosen):,} out of {len(hidden):,}, chosen by BADGE", size=15, weight="bold")
+    shown = min(len(chosen), SIDE * SIDE)
+    figure.text(0.51, 0.955, f"The first {shown} picks", size=15, weight="bold")
+    figure.text(0.51, 0.918, "predicted rightly: green; wrongly: red, the true class below the predicted one.   "
+                f"Wrong in the batch: {100 * wrong:.0f} %, in the pool: {100 * wrong_pool:.0f} %")  # fmt: skip
+    figure.savefig(path)
+    plt.close(figure)
