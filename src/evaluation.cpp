@@ -192,9 +192,11 @@ std::vector<std::int64_t> read_batch(const std::string& path, const Comm& comm, 
   std::vector<std::int64_t> rows = rows_of_ids(comm, files, own, ids);
   const auto unknown = std::count(rows.begin(), rows.end(), -1);
   std::erase(rows, -1);
-  if (unknown > 0 && strict)
-    throw Error(Exit::bad_data, fmt::format("{}: {} of {} ids are not in the pool", path, unknown, ids.size()));
-  if (rows.empty()) throw Error(Exit::bad_data, fmt::format("{}: expected ids of the pool, found none", path));
+  comm.agree([&] {
+    if (unknown > 0 && strict)
+      throw Error(Exit::bad_data, fmt::format("{}: {} of {} ids are not in the pool", path, unknown, ids.size()));
+    if (rows.empty()) throw Error(Exit::bad_data, fmt::format("{}: expected ids of the pool, found none", path));
+  });
   if (unknown > 0 && comm.is_root())
     console.warn(fmt::format("{}: {} of {} ids are not in the pool", path, unknown, ids.size()));
   return rows;
@@ -251,10 +253,12 @@ Evaluation evaluate(const EvaluationRequest& request, const Comm& comm, Backend&
     outside_files.emplace(comm, comm.agree([&] { return expand_pool_paths(request.pool.labelled_pool); }),
                           request.pool.names, needs);
     const Ownership outside_own(outside_files->shape().rows, comm.rank(), comm.size());
-    if (outside_files->shape().dim != files.shape().dim)
-      throw Error(Exit::bad_data,
-                  fmt::format("{}: expected embeddings of {} columns as in the pool, found {}",
-                              outside_files->paths().front(), files.shape().dim, outside_files->shape().dim));
+    comm.agree([&] {
+      if (outside_files->shape().dim != files.shape().dim)
+        throw Error(Exit::bad_data,
+                    fmt::format("{}: expected embeddings of {} columns as in the pool, found {}",
+                                outside_files->paths().front(), files.shape().dim, outside_files->shape().dim));
+    });
     const std::vector<Role> labelled(static_cast<std::size_t>(outside_own.own()), Role::labelled);
     outside.emplace(
         load(comm, backend, {*outside_files, outside_own, labelled}, wanted, request.pool.memory_gib, nullptr));

@@ -53,12 +53,14 @@ void check_memory(const Comm& comm, const PoolShape& shape, const Ownership& own
   constexpr std::int64_t kStateBytes = 128;  // columns, state and keys of the rule, global numbers
   const double bytes = static_cast<double>(own.own()) * (static_cast<double>(row_bytes) * wanted.copies + kStateBytes);
   const double needed = comm.max(bytes) / (1 << 30);
-  if (memory_gib && needed > *memory_gib)
+  comm.agree([&] {
+    if (!memory_gib || needed <= *memory_gib) return;
     throw Error(
         Exit::system,
         fmt::format("the pool needs {:.3f} GiB on each of {} ranks and --memory gives {:.3f}: use more ranks or "
                     "more memory (this release does not stream)",
                     needed, comm.size(), *memory_gib));
+  });
 }
 
 class Loading {

@@ -31,10 +31,10 @@ constexpr std::size_t kDatasets = 7;
 constexpr std::array<Dataset, kDatasets> kAll{Dataset::embeddings, Dataset::probabilities, Dataset::ids,
                                               Dataset::labels,     Dataset::classes,       Dataset::costs,
                                               Dataset::groups};
-constexpr std::size_t kOpenFiles = 8;                             // kept open by a rank
-constexpr std::size_t kSlabBytes = std::size_t{4} << 20;          // read, then checked while still in the cache
-constexpr std::size_t kLargestChunkCache = std::size_t{1} << 30;  // larger bands of chunks are inflated again
-constexpr double kSmallestProbability = -1e-6;                    // rounding of the writer; becomes 0
+constexpr std::size_t kOpenFiles = 4;                               // kept open by a rank
+constexpr std::size_t kSlabBytes = std::size_t{4} << 20;            // read, then checked while still in the cache
+constexpr std::size_t kLargestChunkCache = std::size_t{256} << 20;  // larger bands of chunks are inflated again
+constexpr double kSmallestProbability = -1e-6;                      // rounding of the writer; becomes 0
 
 enum class Kind : int { unknown, f16, f32, f64, integer, unsigned_64, text };
 

@@ -74,12 +74,14 @@ Loaded load_outside(const Request& request, const Entry& entry, const Comm& comm
   input.outside_files.emplace(comm, paths, request.pool.names, needs);
   const PoolShape& inner = input.files->shape();
   const PoolShape& outer = input.outside_files->shape();
-  if (entry.needs.embeddings && outer.dim != inner.dim)
-    throw Error(Exit::bad_data, fmt::format("{}: expected embeddings of {} columns as in the pool, found {}",
-                                            paths.front(), inner.dim, outer.dim));
-  if (entry.outer && outer.classes != inner.classes)
-    throw Error(Exit::bad_data, fmt::format("{}: expected {} classes as in the pool, found {}", paths.front(),
-                                            inner.classes, outer.classes));
+  comm.agree([&] {
+    if (entry.needs.embeddings && outer.dim != inner.dim)
+      throw Error(Exit::bad_data, fmt::format("{}: expected embeddings of {} columns as in the pool, found {}",
+                                              paths.front(), inner.dim, outer.dim));
+    if (entry.outer && outer.classes != inner.classes)
+      throw Error(Exit::bad_data, fmt::format("{}: expected {} classes as in the pool, found {}", paths.front(),
+                                              inner.classes, outer.classes));
+  });
   const Ownership own(outer.rows, comm.rank(), comm.size());
   Wanted wanted = wanted_by(request, entry);
   wanted.score.reset();

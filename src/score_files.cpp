@@ -61,12 +61,14 @@ void write_file(const std::string& path, const ScoreRequest& request, const std:
 }  // namespace
 
 void write_scores(const ScoreRequest& request, const Comm& comm, Backend& backend, const Console& console) {
-  const Entry& entry = strategy(request.strategy);
-  if (!entry.score)
-    throw Error(Exit::usage, fmt::format("strategy {} has no score per row; see `seine strategies`", entry.name));
-  if (!request.set.empty())
-    throw Error(Exit::usage, fmt::format("strategy {}: unknown parameter \"{}\"; known: none", entry.name,
-                                         request.set.begin()->first));
+  const Entry& entry = comm.agree([&] { return std::cref(strategy(request.strategy)); });
+  comm.agree([&] {
+    if (!entry.score)
+      throw Error(Exit::usage, fmt::format("strategy {} has no score per row; see `seine strategies`", entry.name));
+    if (!request.set.empty())
+      throw Error(Exit::usage, fmt::format("strategy {}: unknown parameter \"{}\"; known: none", entry.name,
+                                           request.set.begin()->first));
+  });
   const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.pool); });
   const std::vector<std::string> outputs = comm.agree([&] { return output_paths(paths, request.out); });
   const PoolFiles files(comm, paths, request.pool.names, entry.needs);

@@ -37,7 +37,7 @@ def train(pixels, classes, seed):
     """One hidden layer of 128, trained until it knows its images by heart (500 to 1,500 of them: seconds)."""
     network = MLPClassifier(
         hidden_layer_sizes=(128,), batch_size=128, learning_rate_init=2e-3, alpha=1e-4,
-        max_iter=120, tol=0, n_iter_no_change=120, random_state=seed,
+        max_iter=100, tol=0, n_iter_no_change=100, random_state=seed,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "maximum iterations reached": that is the plan

@@ -98,7 +98,7 @@ def print_table(before, badge, random, batch, test_size):
     print(f"\nAccuracy on {test_size:,} test images, each a mean of {TRAININGS} trainings from scratch\n")
     print(f"  {'labelled images':<40}{'accuracy':>10}")
     print(f"  {f'{LABELLED} (before)':<40}{before:>8.2f} %")
-    print(f"  {f'{count}: with the batch (badge)':<40}{badge:>8.2f} %")
+    print(f"  {f'{count}: with the batch (BADGE)':<40}{badge:>8.2f} %")
     print(f"  {f'{count}: with a random batch':<40}{random.mean():>8.2f} %   {len(random)} batches: {batches}, sd {random.std(ddof=1):.2f}")
     print(f"  {'the batch against random':<40}{badge - random.mean():>+8.2f} points")
 

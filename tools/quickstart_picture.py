@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D  # noqa: E402
 
 INK, RIGHT, WRONG = "#1f2328", "#2da44e", "#cf222e"
 SIDE = 10  # of the contact sheet
+COLOURS = plt.get_cmap("tab10")
 
 
 def _plane(hidden):
@@ -20,19 +21,33 @@ def _plane(hidden):
     return centred @ vectors[:, [-1, -2]], values[-2:].sum() / values.sum()
 
 
+def _names(axes, points, predicted):
+    """The name of every predicted class at its middle, moved up or down where two would overlap."""
+    middles = {c: np.median(points[predicted == c], axis=0) for c in np.unique(predicted)}
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    wide, high = 0.13 * (right - left), 0.032 * (top - bottom)
+    for _ in range(100):
+        for a in middles.values():
+            for b in middles.values():
+                gap = abs(a[1] - b[1])
+                if a is not b and a[1] >= b[1] and gap < high and abs(a[0] - b[0]) < wide:
+                    a[1] += (high - gap) / 2 + 1e-6
+                    b[1] -= (high - gap) / 2 + 1e-6
+    for c, (x, y) in middles.items():
+        x, y = np.clip(x, left + wide / 2, right - wide / 2), np.clip(y, bottom + high, top - high)
+        axes.text(x, y, fashion_mnist.CLASSES[c], color=COLOURS(c), weight="bold", size=11, ha="center", va="center",
+                  path_effects=[effects.withStroke(linewidth=3.5, foreground="white")])  # fmt: skip
+
+
 def _draw_plane(axes, hidden, predicted, labelled, chosen):
     points, share = _plane(hidden)
-    colours = plt.get_cmap("tab10")
     order = np.random.default_rng(0).permutation(len(points))  # no class on top
-    axes.scatter(*points[order].T, s=2.5, c=colours(predicted[order]), alpha=0.16, linewidths=0, rasterized=True)
-    axes.scatter(*points[chosen].T, s=15, c=colours(predicted[chosen]), edgecolors=INK, linewidths=0.7)
-    axes.scatter(*points[labelled].T, s=13, c="white", marker="s", edgecolors=INK, linewidths=0.6, alpha=0.9)
-    for c, name in enumerate(fashion_mnist.CLASSES):
-        if np.any(predicted == c):
-            axes.text(*np.median(points[predicted == c], axis=0), name, color=colours(c), weight="bold", size=11,
-                      ha="center", va="center", path_effects=[effects.withStroke(linewidth=3.5, foreground="white")])  # fmt: skip
-    low, high = np.percentile(points, [0.05, 99.95], axis=0)
+    axes.scatter(*points[order].T, s=4, c=COLOURS(predicted[order]), alpha=0.22, linewidths=0, rasterized=True)
+    axes.scatter(*points[chosen].T, s=15, c=COLOURS(predicted[chosen]), edgecolors=INK, linewidths=0.7)
+    axes.scatter(*points[labelled].T, s=9, c="white", marker="s", edgecolors=INK, linewidths=0.6, alpha=0.85)
+    low, high = np.percentile(points, [0.02, 99.98], axis=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+    _names(axes, points, predicted)
     axes.set_xlabel(f"principal components 1 and 2 of the hidden layer ({100 * share:.0f} % of its variance)")
     dot = dict(color="none", marker="o", markeredgecolor=INK, markerfacecolor="#9aa0a6")
     axes.legend(handles=[
@@ -43,14 +58,14 @@ def _draw_plane(axes, hidden, predicted, labelled, chosen):
 
 
 def _draw_sheet(figure, area, pixels, predicted, classes, chosen):
-    cells = area.subgridspec(SIDE, SIDE, wspace=0.08, hspace=0.62)
+    cells = area.subgridspec(SIDE, SIDE, wspace=0.05, hspace=0.6)
     for i, row in enumerate(chosen[: SIDE * SIDE]):
         axes = figure.add_subplot(cells[divmod(i, SIDE)])
         axes.imshow(pixels[row].reshape(28, 28), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         is_right = predicted[row] == classes[row]
         name, truth = fashion_mnist.CLASSES[predicted[row]], fashion_mnist.CLASSES[classes[row]]
         axes.set(xticks=[], yticks=[])
-        axes.set_xlabel(name if is_right else f"{name}\n{truth}", size=5.6, labelpad=1.5, linespacing=0.95,
+        axes.set_xlabel(name if is_right else f"{name}\n{truth}", size=6.2, labelpad=1.5, linespacing=0.95,
                         color=RIGHT if is_right else WRONG)  # fmt: skip
         for spine in axes.spines.values():
             spine.set(color=RIGHT if is_right else WRONG, linewidth=0.9)
@@ -68,7 +83,7 @@ def draw(path, pixels, hidden, predicted, classes, labelled, chosen):
     figure.text(0.02, 0.955, f"A batch of {len(chosen):,} out of {len(hidden):,}, chosen by BADGE", size=15, weight="bold")
     shown = min(len(chosen), SIDE * SIDE)
     figure.text(0.51, 0.955, f"The first {shown} picks", size=15, weight="bold")
-    figure.text(0.51, 0.918, "predicted rightly: green; wrongly: red, the true class below the predicted one.   "
-                f"Wrong in the batch: {100 * wrong:.0f} %, in the pool: {100 * wrong_pool:.0f} %")  # fmt: skip
+    figure.text(0.51, 0.918, "Green: predicted correctly. Red: wrongly, the true class below.   "
+                f"Wrong: {100 * wrong:.0f} % of the batch, {100 * wrong_pool:.0f} % of the pool.")  # fmt: skip
     figure.savefig(path)
     plt.close(figure)
