@@ -125,6 +125,24 @@ double Comm::max(double value) const {
   return value;
 }
 
+std::vector<std::string> Comm::gather(std::span<const std::string> mine) const {
+  std::vector<std::int64_t> sizes;
+  std::string text;
+  for (const std::string& one : mine) {
+    sizes.push_back(static_cast<std::int64_t>(one.size()));
+    text += one;
+  }
+  const std::vector<std::int64_t> all_sizes = gather(std::span<const std::int64_t>(sizes));
+  const std::vector<char> all_text = gather(std::span<const char>(text));
+  std::vector<std::string> all;
+  const char* at = all_text.data();
+  for (std::int64_t size : all_sizes) {
+    all.emplace_back(at, static_cast<std::size_t>(size));
+    at += size;
+  }
+  return all;
+}
+
 void Comm::broadcast_bytes(std::span<std::byte> bytes, int from) const {
   if (size_ == 1) return;
   in_chunks(bytes.size(), [&](std::size_t at, int count) {

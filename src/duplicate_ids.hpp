@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "seine/comm.hpp"
+#include "seine/ownership.hpp"
 #include "seine/pool_files.hpp"
 
 namespace seine {
@@ -20,5 +21,8 @@ struct DuplicateId {
 // Collective. The first `limit` of them in order of `row`, on every rank; empty: all ids are unique.
 std::vector<DuplicateId> duplicate_ids(const Comm& comm, const PoolFiles& files, const Ownership& own,
                                        std::size_t limit);
+
+// Collective. Error 65 that names both places if two rows of the pool share an id.
+void check_ids_unique(const Comm& comm, const PoolFiles& files, const Ownership& own);
 
 }  // namespace seine

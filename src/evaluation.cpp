@@ -9,9 +9,15 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/row_kernel.hpp"
+#include "duplicate_ids.hpp"
 #include "seine/error.hpp"
+#include "seine/id_list.hpp"
+#include "seine/ids.hpp"
 #include "seine/loader.hpp"
+#include "seine/ownership.hpp"
 #include "seine/pick.hpp"
+#include "seine/pool_paths.hpp"
+#include "seine/roles.hpp"
 
 namespace seine {
 namespace {

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <utility>
 
+#include "lzf.hpp"
+
 namespace seine::h5 {
 namespace {
 
@@ -19,63 +21,6 @@ void quieten() {
   setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);  // 0: the user's own setting stays
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
-
-// --- LZF, the light compression of h5py (filter 32000), which the library does not have; reading only ---
-
-constexpr H5Z_filter_t kLzf = 32000;
-
-// A control byte below 32 starts a run of literals; any other one says how far back and how long to copy. False where
-// the input is damaged.
-bool inflate_lzf(const unsigned char* in, std::size_t in_size, unsigned char* out, std::size_t out_size) {
-  const unsigned char* const in_end = in + in_size;
-  unsigned char* const begin = out;
-  unsigned char* const out_end = out + out_size;
-  while (in < in_end) {
-    const unsigned control = *in++;
-    if (control < 32) {
-      const std::size_t length = control + 1;
-      if (length > static_cast<std::size_t>(in_end - in) || length > static_cast<std::size_t>(out_end - out))
-        return false;
-      std::memcpy(out, in, length);
-      in += length;
-      out += length;
-      continue;
-    }
-    std::size_t length = control >> 5;
-    if (length == 7) length += in < in_end ? *in++ : 0;
-    length += 2;
-    if (in == in_end) return false;
-    const std::size_t back = ((control & 31) << 8 | *in++) + 1;
-    if (back > static_cast<std::size_t>(out - begin) || length > static_cast<std::size_t>(out_end - out)) return false;
-    for (; length > 0; --length, ++out) *out = *(out - back);  // the two ranges may overlap: byte by byte
-  }
-  return out == out_end;
-}
-
-// In the form that the library calls. values[2]: bytes of a whole chunk, as h5py stores it.
-std::size_t lzf_filter(unsigned flags, std::size_t value_count, const unsigned* values, std::size_t stored,
-                       std::size_t* capacity, void** buffer) {
-  if (!(flags & H5Z_FLAG_REVERSE) || value_count < 3) return 0;
-  const std::size_t size = values[2];
-  void* inflated = H5allocate_memory(size, false);
-  if (!inflated) return 0;
-  if (!inflate_lzf(static_cast<const unsigned char*>(*buffer), stored, static_cast<unsigned char*>(inflated), size)) {
-    H5free_memory(inflated);
-    return 0;
-  }
-  H5free_memory(*buffer);
-  *buffer = inflated;
-  *capacity = size;
-  return size;
-}
-
-void add_filters() {
-  if (H5Zfilter_avail(kLzf) > 0) return;
-  const H5Z_class2_t lzf{H5Z_CLASS_T_VERS, kLzf, 0, 1, "lzf", nullptr, nullptr, lzf_filter};
-  H5Zregister(&lzf);
-}
-
-// --- errors ---
 
 herr_t keep_innermost(unsigned depth, const H5E_error2_t* entry, void* kept) {
   if (depth == 0 && entry->desc) *static_cast<std::string*>(kept) = entry->desc;
@@ -181,7 +126,7 @@ Reason last_reason() {
 
 Id open_file(const std::string& path) {
   quieten();
-  add_filters();
+  add_lzf();
   check_openable(path);
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   if (file >= 0) return Id(file, H5Fclose);

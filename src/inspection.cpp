@@ -13,10 +13,11 @@
 #include <tuple>
 
 #include "duplicate_ids.hpp"
-#include "header_faults.hpp"
+#include "pool_header.hpp"
 #include "seine/error.hpp"
-#include "seine/ids.hpp"
+#include "seine/ownership.hpp"
 #include "seine/pool_files.hpp"
+#include "seine/pool_paths.hpp"
 #include "seine/rules.hpp"
 
 namespace seine {

@@ -5,10 +5,15 @@
 
 #include <fmt/format.h>
 
+#include "duplicate_ids.hpp"
 #include "seine/error.hpp"
+#include "seine/ids.hpp"
 #include "seine/loader.hpp"
 #include "seine/merge.hpp"
+#include "seine/ownership.hpp"
 #include "seine/pick.hpp"
+#include "seine/pool_paths.hpp"
+#include "seine/roles.hpp"
 
 namespace seine {
 namespace {

@@ -6,9 +6,12 @@
 
 #include <fmt/format.h>
 
+#include "duplicate_ids.hpp"
 #include "hdf5.hpp"
 #include "seine/error.hpp"
 #include "seine/loader.hpp"
+#include "seine/ownership.hpp"
+#include "seine/pool_paths.hpp"
 #include "seine/run.hpp"
 #include "seine/strategy.hpp"
 

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <csignal>
@@ -74,8 +75,15 @@ Ended launch(int ranks, const Words& words, double limit = kLimitSeconds) {
   posix_spawnattr_init(&how);
   posix_spawnattr_setflags(&how, POSIX_SPAWN_SETPGROUP);  // a group of its own, so that a hang can be ended
   posix_spawnattr_setpgroup(&how, 0);
+  // Two launches must not race to create one session folder.
+  Words variables = {"OMPI_MCA_orte_tmpdir_base=" + folder.path()};
+  for (char** variable = environ; *variable; ++variable)
+    if (!std::string_view(*variable).starts_with("OMPI_MCA_orte_tmpdir_base=")) variables.emplace_back(*variable);
+  std::vector<char*> environment;
+  for (std::string& variable : variables) environment.push_back(variable.data());
+  environment.push_back(nullptr);
   pid_t child = 0;
-  const int failed = posix_spawnp(&child, argv[0], &files, &how, argv.data(), environ);
+  const int failed = posix_spawnp(&child, argv[0], &files, &how, argv.data(), environment.data());
   posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&how);
   if (failed != 0) throw std::runtime_error("cannot start " + all[0]);
@@ -128,22 +136,51 @@ void expect_fault_at(int ranks, const Words& words, const std::vector<int>& code
   EXPECT_TRUE(folder.names().empty()) << "left behind: " << testing::PrintToString(folder.names());
 }
 
+// Launches go side by side.
+void at_once(const std::vector<std::function<void()>>& tasks) {
+  std::atomic<std::size_t> next = 0;
+  std::vector<std::jthread> workers;
+  for (int worker = 0; worker < 3; ++worker)
+    workers.emplace_back([&] {
+      for (std::size_t task = next++; task < tasks.size(); task = next++) tasks[task]();
+    });
+}
+
+struct Fault {
+  Words words;
+  int code;
+  Words mentions;
+  std::string out_name = "batch.h5";
+};
+
+void expect_faults(const std::vector<Fault>& faults) {
+  std::vector<std::function<void()>> tasks;
+  for (const Fault& fault : faults)
+    for (const int ranks : {1, 3})
+      tasks.push_back(
+          [&fault, ranks] { expect_fault_at(ranks, fault.words, {fault.code}, fault.mentions, fault.out_name); });
+  at_once(tasks);
+}
+
 void expect_fault(const Words& words, int code, const Words& mentions, const std::string& out_name = "batch.h5") {
-  for (const int ranks : {1, 3}) expect_fault_at(ranks, words, {code}, mentions, out_name);
+  expect_faults({{words, code, mentions, out_name}});
 }
 
 void expect_success(const Words& words, const std::string& line = "rows=") {
-  for (const int ranks : {1, 3}) {
-    const Folder folder;
-    Words all = words;
-    append(all, {"--out", folder.path() + "/batch.h5"});
-    const Ended ended = launch(ranks, all);
-    SCOPED_TRACE(std::to_string(ranks) + " ranks\n" + ended.err);
-    EXPECT_EQ(ended.code, 0);
-    EXPECT_TRUE(ended.error_lines().empty());
-    EXPECT_NE(ended.out.find(line), std::string::npos) << ended.out;
-    EXPECT_EQ(folder.names(), Words{"batch.h5"});
-  }
+  std::vector<std::function<void()>> tasks;
+  for (const int ranks : {1, 3})
+    tasks.push_back([&, ranks] {
+      const Folder folder;
+      Words all = words;
+      append(all, {"--out", folder.path() + "/batch.h5"});
+      const Ended ended = launch(ranks, all);
+      SCOPED_TRACE(std::to_string(ranks) + " ranks\n" + ended.err);
+      EXPECT_EQ(ended.code, 0);
+      EXPECT_TRUE(ended.error_lines().empty());
+      EXPECT_NE(ended.out.find(line), std::string::npos) << ended.out;
+      EXPECT_EQ(folder.names(), Words{"batch.h5"});
+    });
+  at_once(tasks);
 }
 
 // --- Pools to be broken: three shards of 300 rows ---
@@ -160,7 +197,10 @@ class Pool {
   const std::string& path(std::size_t shard) const { return paths_[shard]; }
   std::string other(const std::string& name) const { return folder_.path() + "/" + name; }
   Words select(const std::string& strategy, const Words& more = {}) const {
-    Words words = {"select", "--strategy", strategy, "--batch", "5", "--threads", "1", "--device", "cpu", "--pool"};
+    Words words = {"select", "--strategy", strategy, "--batch", "5"};
+    for (const Words& usual : {Words{"--threads", "1"}, Words{"--device", "cpu"}})
+      if (std::find(more.begin(), more.end(), usual[0]) == more.end()) append(words, usual);
+    words.emplace_back("--pool");
     append(words, paths_);
     append(words, more);
     return words;
@@ -296,11 +336,12 @@ TEST(BadData, MissingDataset) {
 }
 
 TEST(BadData, WrongRankOrType) {
-  const auto check = [](const char* strategy, const char* dataset, const std::function<void(const Pool&)>& harm) {
-    const Pool pool;
+  std::vector<std::unique_ptr<Pool>> pools;
+  std::vector<Fault> faults;
+  const auto check = [&](const char* strategy, const char* dataset, const std::function<void(const Pool&)>& harm) {
+    const Pool& pool = *pools.emplace_back(std::make_unique<Pool>());
     harm(pool);
-    SCOPED_TRACE(dataset);
-    expect_fault(pool.select(strategy), 65, {pool.path(1), dataset});
+    faults.push_back({pool.select(strategy), 65, {pool.path(1), dataset}});
   };
   check("k_center", "embeddings", [](const Pool& p) { p.replace_reals(1, "embeddings", {300}, 1); });
   check("k_center", "embeddings", [](const Pool& p) { p.replace_reals(1, "embeddings", {300, 2, 2}, 1); });
@@ -323,6 +364,7 @@ TEST(BadData, WrongRankOrType) {
   });
   check("entropy", "ids", [](const Pool& p) { p.replace_reals(1, "ids", {300}, 1); });
   check("entropy", "ids", [](const Pool& p) { p.replace_integers(1, "ids", {300, 1}, 5000); });
+  expect_faults(faults);
 }
 
 TEST(BadData, OneClass) {
@@ -485,18 +527,22 @@ TEST(BadData, NoCandidateLeft) {
 
 TEST(BadData, Lists) {
   const Pool pool;
+  std::vector<Fault> faults;
   write_text(pool.other("unknown.txt"), "2700\n424242\n");  // the first is known
   expect_success(pool.select("random", {"--labelled", pool.other("unknown.txt")}));
-  expect_fault(pool.select("random", {"--labelled", pool.other("unknown.txt"), "--strict-ids"}), 65, {"unknown.txt"});
+  faults.push_back(
+      {pool.select("random", {"--labelled", pool.other("unknown.txt"), "--strict-ids"}), 65, {"--labelled", "424242"}});
   write_text(pool.other("no_column.csv"), "row,score\n1,2\n");
-  expect_fault(pool.select("random", {"--exclude", pool.other("no_column.csv")}), 65, {"no_column.csv"});
+  faults.push_back({pool.select("random", {"--exclude", pool.other("no_column.csv")}), 65, {"no_column.csv"}});
   write_text(pool.other("broken.json"), "{\"ids\": [1, ");
-  expect_fault(pool.select("random", {"--pending", pool.other("broken.json")}), 65, {"broken.json"});
+  faults.push_back({pool.select("random", {"--pending", pool.other("broken.json")}), 65, {"broken.json"}});
   write_text(pool.other("broken.h5"), "no");
-  expect_fault(pool.select("random", {"--pending", pool.other("broken.h5")}), 65, {"broken.h5"});
-  expect_fault(pool.select("random", {"--candidates", pool.other("absent.txt")}), 66, {"absent.txt"});
+  faults.push_back({pool.select("random", {"--pending", pool.other("broken.h5")}), 65, {"broken.h5"}});
+  faults.push_back({pool.select("random", {"--candidates", pool.other("absent.txt")}), 66, {"absent.txt"}});
   const Pool outside(random_pool(9, 5, 3, 0, 401), {.name = "outside"});
-  expect_fault(pool.select("k_center", {"--labelled-pool", outside.path(0)}), 65, {outside.path(0), "embeddings"});
+  faults.push_back(
+      {pool.select("k_center", {"--labelled-pool", outside.path(0)}), 65, {outside.path(0), "embeddings"}});
+  expect_faults(faults);
 }
 
 TEST(NoInput, PoolIsNotThere) {
@@ -537,7 +583,9 @@ TEST(Usage, Select) {
       {{"--checkpoint", "c.h5"}, {"checkpoint"}},  // not yet
       {{"--restart"}, {"restart"}},
   };
-  for (const auto& [words, mentions] : wrong) expect_fault(pool.select("entropy", words), 64, mentions);
+  std::vector<Fault> faults;
+  for (const auto& [words, mentions] : wrong) faults.push_back({pool.select("entropy", words), 64, mentions});
+  expect_faults(faults);
 }
 
 TEST(Usage, Strategies) {
@@ -558,21 +606,25 @@ TEST(Usage, Strategies) {
       {"log_det", {"--score", "entropy", "--score-power", "1"}, {"score-power"}},
       {"k_center", {"--score", "entropy", "--score-power", "-1"}, {"score-power"}},
   };
-  for (const auto& [strategy, words, mentions] : wrong) expect_fault(pool.select(strategy, words), 64, mentions);
+  std::vector<Fault> faults;
+  for (const auto& [strategy, words, mentions] : wrong) faults.push_back({pool.select(strategy, words), 64, mentions});
+  expect_faults(faults);
 }
 
 TEST(Usage, RequiredOptionsAndCommands) {
   const Pool pool;
   const std::string file = pool.path(0);
+  std::vector<Fault> faults;
   for (const char* batch : {"0", "-3", "many", "1.5", "1e3x"})
-    expect_fault({"select", "--pool", file, "--strategy", "random", "--batch", batch}, 64, {"batch"});
-  expect_fault({"select", "--strategy", "random", "--batch", "2"}, 64, {"pool"});
-  expect_fault({"select", "--pool", file, "--batch", "2"}, 64, {"strategy"});
-  expect_fault({"select", "--pool", file, "--strategy", "random"}, 64, {"batch"});
-  expect_fault({"select", "--pool", file, "--strategy", "random", "--batch", "2"}, 64, {"out"}, "");
-  expect_fault({"chose", "--pool", file}, 64, {}, "");
-  expect_fault({"score", "--pool", file, "--strategy", "k_center"}, 64, {"k_center"}, "scores");
-  expect_fault({"score", "--pool", file, file, "--strategy", "entropy"}, 64, {"part-0.h5"}, "scores");
+    faults.push_back({{"select", "--pool", file, "--strategy", "random", "--batch", batch}, 64, {"batch"}});
+  faults.push_back({{"select", "--strategy", "random", "--batch", "2"}, 64, {"pool"}});
+  faults.push_back({{"select", "--pool", file, "--batch", "2"}, 64, {"strategy"}});
+  faults.push_back({{"select", "--pool", file, "--strategy", "random"}, 64, {"batch"}});
+  faults.push_back({{"select", "--pool", file, "--strategy", "random", "--batch", "2"}, 64, {"out"}, ""});
+  faults.push_back({{"chose", "--pool", file}, 64, {}, ""});
+  faults.push_back({{"score", "--pool", file, "--strategy", "k_center"}, 64, {"k_center"}, "scores"});
+  faults.push_back({{"score", "--pool", file, file, "--strategy", "entropy"}, 64, {"part-0.h5"}, "scores"});
+  expect_faults(faults);
 }
 
 TEST(Usage, ConfigFile) {
@@ -706,13 +758,15 @@ TEST(Memory, PoolThatDoesNotFit) {
 
 // What mpirun needs where ctest did not set it, for a run by hand.
 const bool environment_is_set = [] {
-  for (const auto& [name, value] : {std::pair{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
-                                    {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
-                                    {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
-                                    {"OMPI_MCA_mpi_yield_when_idle", "1"},
-                                    {"OMPI_MCA_hwloc_base_binding_policy", "none"},
-                                    {"OMPI_MCA_pml", "ob1"},
-                                    {"OMPI_MCA_btl", "self,vader"}})
+  for (const auto& [name, value] :
+       {std::pair{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+        {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+        {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
+        {"OMPI_MCA_mpi_yield_when_idle", "1"},
+        {"OMPI_MCA_odls_base_sigkill_timeout", "0"},  // or mpirun sleeps for 2 s after every failure
+        {"OMPI_MCA_hwloc_base_binding_policy", "none"},
+        {"OMPI_MCA_pml", "ob1"},
+        {"OMPI_MCA_btl", "self,vader"}})
     setenv(name, value, 0);
   if (!std::getenv("SEINE_BIN")) {
     std::fprintf(stderr, "SEINE_BIN is not set\n");

@@ -8,6 +8,9 @@
 #include "duplicate_ids.hpp"
 #include "hdf5.hpp"
 #include "pools.hpp"
+#include "seine/id_list.hpp"
+#include "seine/pool_paths.hpp"
+#include "seine/roles.hpp"
 #include "world.hpp"
 
 namespace seine::test {

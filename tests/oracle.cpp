@@ -7,6 +7,7 @@
 #include <map>
 #include <numeric>
 
+#include "seine/order.hpp"
 #include "seine/random.hpp"
 
 namespace seine::test {
@@ -98,7 +99,7 @@ class Oracle {
   double inner(std::int64_t i, std::int64_t j) const;
   double distance2(std::int64_t i, std::int64_t j) const;
   double norm2(std::int64_t i) const { return inner(i, i); }
-  double similarity(std::int64_t i, std::int64_t j) const;
+  float similarity(std::int64_t i, std::int64_t j) const;
   double nearest2(std::int64_t row, const Rows& centres) const;
 
   std::vector<Pick> run(const Node& node) const;
@@ -121,6 +122,7 @@ class Oracle {
   std::int64_t batch_ = 0, candidates_ = 0;
   bool unit_rows_ = false, outer_ = false;
   std::vector<double> x_;         // [total, dim], normalised where asked for
+  std::vector<float> unit_;       // the same, of facility location
   std::vector<double> residual_;  // [total, classes]
   std::vector<float> steering_;   // of --score; empty without
   Rows seen_;                     // pool rows that strategy and certificate see
@@ -163,12 +165,14 @@ Oracle::Oracle(const View& view, const Request& request) : view_(view), request_
     for (std::int64_t d = 0; d < view.dim; ++d)
       x_.push_back(unit_rows_ && square > 0 ? static_cast<float>(from[d] / std::sqrt(square)) : from[d]);
   }
+  if (is("facility_location")) unit_.assign(x_.begin(), x_.end());
   const bool conditioned = parameter("conditioned", "false") == "true";
   if (!outer_ || conditioned) centres_ = covered_;
   if (outer_) {
     for (std::int64_t row = 0; row < view.total(); ++row) {
       const Distribution d = distribution_of(view, row);
-      const std::int64_t y = view.part[row] == Part::covered && view.y[row] >= 0 ? view.y[row] : d.best;
+      const bool known = conditioned && view.part[row] == Part::covered && view.y[row] >= 0;
+      const std::int64_t y = known ? view.y[row] : d.best;
       for (std::int64_t c = 0; c < view.classes; ++c)
         residual_.push_back(static_cast<float>((c == y ? 1.0 : 0.0) - d.mean[c]));
     }
@@ -212,8 +216,11 @@ double Oracle::distance2(std::int64_t i, std::int64_t j) const {
   return sum;
 }
 
-double Oracle::similarity(std::int64_t i, std::int64_t j) const {
-  return std::clamp(inner(i, j), 0.0, 1.0);
+// Facility location is defined on float32 cosines by the canonical kernel, so that its exact ties are those of the
+// library.
+float Oracle::similarity(std::int64_t i, std::int64_t j) const {
+  const float dot = canonical_dot(unit_.data() + i * view_.dim, unit_.data() + j * view_.dim, view_.dim);
+  return std::clamp(dot, 0.0f, 1.0f);
 }
 
 double Oracle::nearest2(std::int64_t row, const Rows& centres) const {
@@ -335,16 +342,21 @@ std::vector<Pick> Oracle::pick_race(const Node& node, Rows open) const {
 
 std::vector<Pick> Oracle::pick_facility(const Node& node, Rows open) const {
   const Rows& ground = node.whole || node.level > 0 ? ground_ : node.rows;
-  std::map<std::int64_t, double> best;
+  std::map<std::int64_t, float> best;
+  double heaviest = 0;
   for (const std::int64_t i : ground) {
+    heaviest = std::max(heaviest, weight(i));
     best[i] = 0;
     for (const std::int64_t centre : centres_) best[i] = std::max(best[i], similarity(i, centre));
   }
-  const double unit = std::ldexp(1.0, -26);  // gains below the rounding of float32 similarities are no gains
+  const FixedPoint fixed = FixedPoint::for_sum(static_cast<std::int64_t>(ground.size()), heaviest, 30);
   const auto gain = [&](std::int64_t j) {
-    double sum = 0;
-    for (const std::int64_t i : ground) sum += weight(i) * std::max(0.0, similarity(i, j) - best[i]);
-    return sum < unit * static_cast<double>(ground.size()) ? 0.0 : sum;
+    std::int64_t sum = 0;
+    for (const std::int64_t i : ground) {
+      const float s = similarity(i, j);
+      if (s > best[i]) sum += fixed.of(weight(i) * s) - fixed.of(weight(i) * best[i]);
+    }
+    return fixed.value(sum);
   };
   std::vector<Pick> picks;
   while (static_cast<std::int64_t>(picks.size()) < batch_ && !open.empty()) {
@@ -356,33 +368,49 @@ std::vector<Pick> Oracle::pick_facility(const Node& node, Rows open) const {
   return picks;
 }
 
-// Spec 3.8, the feature-space form, one pick after the other: covered rows first.
-std::vector<Pick> Oracle::pick_log_det(Rows open) const {
-  const double noise = std::stod(parameter("noise", "0.01"));
-  const std::int64_t dim = view_.dim;
-  std::vector<double> variance(static_cast<std::size_t>(view_.total()));
-  for (std::int64_t i = 0; i < view_.total(); ++i) variance[i] = unit_rows_ ? (norm2(i) > 0 ? 1.0 : 0.0) : norm2(i);
-  std::vector<double> posterior(static_cast<std::size_t>(dim * dim), 0.0);
-  for (std::int64_t d = 0; d < dim; ++d) posterior[d * dim + d] = 1;
-  const auto add = [&](std::int64_t j) {
-    const double g = noise + variance[j];
-    std::vector<double> v(static_cast<std::size_t>(dim), 0.0);
-    for (std::int64_t c = 0; c < dim; ++c)
-      for (std::int64_t d = 0; d < dim; ++d) v[c] += posterior[c * dim + d] * x_[j * dim + d];
-    for (std::int64_t i = 0; i < view_.total(); ++i) {
-      double product = 0;
-      for (std::int64_t d = 0; d < dim; ++d) product += x_[i * dim + d] * v[d];
-      variance[i] = std::max(0.0, variance[i] - product * product / g);
+// Spec 3.8, the feature-space form: one row after the other, all rows kept up to date.
+class Posterior {
+ public:
+  Posterior(const std::vector<double>& x, std::int64_t dim, double noise, bool unit)
+      : x_(x), dim_(dim), noise_(noise), p_(static_cast<std::size_t>(dim * dim), 0.0L) {
+    for (std::int64_t d = 0; d < dim; ++d) p_[d * dim + d] = 1;
+    for (std::size_t i = 0; i < x.size() / static_cast<std::size_t>(dim); ++i) {
+      long double norm2 = 0;
+      for (std::int64_t d = 0; d < dim; ++d) norm2 += static_cast<long double>(x[i * dim + d]) * x[i * dim + d];
+      variance_.push_back(unit ? (norm2 > 0 ? 1 : 0) : norm2);
     }
-    for (std::int64_t c = 0; c < dim; ++c)
-      for (std::int64_t d = 0; d < dim; ++d) posterior[c * dim + d] -= v[c] * v[d] / g;
-  };
-  for (const std::int64_t row : centres_) add(row);
+  }
+  double variance(std::int64_t row) const { return static_cast<double>(variance_[row]); }
+  double gain(std::int64_t row) const { return static_cast<double>(std::log1p(variance_[row] / noise_)); }
+  void add(std::int64_t row) {
+    const long double g = noise_ + variance_[row];
+    std::vector<long double> v(static_cast<std::size_t>(dim_), 0.0L);
+    for (std::int64_t c = 0; c < dim_; ++c)
+      for (std::int64_t d = 0; d < dim_; ++d) v[c] += p_[c * dim_ + d] * x_[row * dim_ + d];
+    for (std::size_t i = 0; i < variance_.size(); ++i) {
+      long double product = 0;
+      for (std::int64_t d = 0; d < dim_; ++d) product += x_[i * dim_ + d] * v[d];
+      variance_[i] = std::max(0.0L, variance_[i] - product * product / g);
+    }
+    for (std::int64_t c = 0; c < dim_; ++c)
+      for (std::int64_t d = 0; d < dim_; ++d) p_[c * dim_ + d] -= v[c] * v[d] / g;
+  }
+
+ private:
+  const std::vector<double>& x_;
+  std::int64_t dim_;
+  double noise_;
+  std::vector<long double> p_, variance_;
+};
+
+std::vector<Pick> Oracle::pick_log_det(Rows open) const {
+  Posterior posterior(x_, view_.dim, std::stod(parameter("noise", "0.01")), unit_rows_);
+  for (const std::int64_t row : centres_) posterior.add(row);
   std::vector<Pick> picks;
   while (static_cast<std::int64_t>(picks.size()) < batch_ && !open.empty()) {
-    const std::int64_t row = best_of(open, [&](std::int64_t i) { return variance[i]; });
-    picks.push_back({row, std::log1p(variance[row] / noise)});
-    add(row);
+    const std::int64_t row = best_of(open, [&](std::int64_t i) { return posterior.variance(i); });
+    picks.push_back({row, posterior.gain(row)});
+    posterior.add(row);
     erase(open, row);
   }
   return picks;
@@ -435,21 +463,25 @@ std::vector<Pick> Oracle::run_merge() const {
 double Oracle::facility(const Rows& chosen) const {
   double sum = 0;
   for (const std::int64_t i : ground_) {
-    double best = 0;
+    float best = 0;
     for (const std::int64_t j : covered_) best = std::max(best, similarity(i, j));
-    const double before = best;
+    const float before = best;
     for (const std::int64_t j : chosen) best = std::max(best, similarity(i, j));
-    sum += weight(i) * (best - before);
+    sum += weight(i) * (double{best} - before);
   }
   return sum;
 }
 
 double Oracle::information(const Rows& chosen) const {
-  const double noise = std::stod(parameter("noise", "0.01"));
-  Rows all = covered_;
-  for (const std::int64_t row : chosen)
-    if (std::find(all.begin(), all.end(), row) == all.end()) all.push_back(row);
-  return log_det_of(view_, all, noise, unit_rows_) - log_det_of(view_, covered_, noise, unit_rows_);
+  Posterior posterior(x_, view_.dim, std::stod(parameter("noise", "0.01")), unit_rows_);
+  for (const std::int64_t row : covered_) posterior.add(row);
+  double sum = 0;
+  for (const std::int64_t row : chosen) {
+    if (std::find(covered_.begin(), covered_.end(), row) != covered_.end()) continue;
+    sum += posterior.gain(row);
+    posterior.add(row);
+  }
+  return sum;
 }
 
 double Oracle::objective_of(const Rows& batch) const {
@@ -543,8 +575,8 @@ Answer Oracle::answer() const {
     answer.gains.push_back(pick.gain);
     float score = std::numeric_limits<float>::quiet_NaN();
     if (scores_rows()) score = expected_score(view_, request_.strategy, pick.row);
-    if (outer_) score = static_cast<float>(norm2(pick.row));
     if (request_.score) score = steering_[pick.row];
+    if (outer_) score = static_cast<float>(norm2(pick.row));
     answer.scores.push_back(score);
   }
   answer.certificate = certify(picks);

@@ -12,6 +12,8 @@
 
 #include "hdf5.hpp"
 #include "pools.hpp"
+#include "seine/ownership.hpp"
+#include "seine/pool_paths.hpp"
 #include "world.hpp"
 
 namespace seine::test {

@@ -448,16 +448,18 @@ TEST(Oracle, ScoreKeepAndPower) {
 
 // Rows of weight 0 come last, as fillers by row.
 TEST(Oracle, WeightsOfZero) {
-  Scenario scenario{.pool = grid_pool(40, 2, 2, 2, 70)};
-  for (std::int64_t row = 0; row < 40; ++row)
-    for (std::int64_t t = 0; t < 2; ++t) {
-      scenario.pool.p[(row * 2 + t) * 2] = row % 3 == 0 ? 0.5 : 1;
-      scenario.pool.p[(row * 2 + t) * 2 + 1] = row % 3 == 0 ? 0.5 : 0;
-    }
+  std::vector<double> x;
+  for (int row = 0; row < 40; ++row) x.push_back(row * row);
+  Scenario scenario{.pool = line_pool(x)};
+  scenario.pool.classes = 2;
+  for (int row = 0; row < 40; ++row) {
+    scenario.pool.p.push_back(row % 3 == 0 ? 0.5 : 1);
+    scenario.pool.p.push_back(row % 3 == 0 ? 0.5 : 0);
+  }
   const SharedFolder folder(world());
   const PoolRequest pool = share_scenario(world(), scenario, folder);
   for (const char* strategy : {"k_center", "k_means_pp"}) {
-    Request request = request_for(strategy, 40, 2);
+    Request request = request_for(strategy, 40, 3);
     request.score = "margin";
     request.score_power = 1;
     const Batch batch = expect_oracle(scenario, pool, request);

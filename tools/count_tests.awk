@@ -1,7 +1,6 @@
 # Counts what ctest ran: every GoogleTest case of every entry, and an entry without GoogleTest cases as one.
 # Reads two files: what ctest printed (how each entry ended), then its LastTest.log (what each entry printed).
 # Prints what failed, what was skipped and why, and last "N passed, N failed, N skipped".
-# -v passed=N -v failed=N -v skipped=N: checks that ran outside ctest, counted in.
 
 function skip(why) {
   ++skipped
@@ -21,7 +20,7 @@ function close_entry() {
 FNR == NR {
   if (match($0, /^ *[0-9]+\/[0-9]+ Test +#[0-9]+: /)) {
     name = substr($0, RLENGTH + 1); status = name
-    sub(/ .*/, "", name); sub(/^[^ ]+ [ .]*/, "", status); sub(/ +[0-9.]+ sec.*/, "", status); gsub(/\*/, "", status)
+    sub(/ .*/, "", name); sub(/^[^ ]+ [ .]*/, "", status); sub(/:? +[0-9.]+ sec.*/, "", status); sub(/^\*+/, "", status); sub(/\*+/, ", ", status)
     end[name] = status
   }
   next

@@ -50,6 +50,7 @@ class Comm {
   // Everybody's values, in rank order, on every rank.
   template <Plain T>
   std::vector<T> gather(std::span<const T> mine) const;
+  std::vector<std::string> gather(std::span<const std::string> mine) const;
   // to[r] goes to rank r; what came from each rank, in rank order.
   template <Plain T>
   std::vector<std::vector<T>> exchange(const std::vector<std::vector<T>>& to) const;

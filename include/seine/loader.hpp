@@ -6,9 +6,11 @@
 #include <string>
 
 #include "seine/console.hpp"
+#include "seine/ownership.hpp"
 #include "seine/pool.hpp"
 #include "seine/pool_files.hpp"
 #include "seine/request.hpp"
+#include "seine/roles.hpp"
 
 namespace seine {
 

@@ -14,7 +14,7 @@
 
 #include "seine/backend.hpp"
 #include "seine/comm.hpp"
-#include "seine/ids.hpp"
+#include "seine/roles.hpp"
 
 namespace seine {
 

@@ -16,10 +16,6 @@
 
 namespace seine {
 
-// Globs expanded and natural-sorted by full path; one .txt file is a list of paths whose order is kept (relative paths
-// in it are relative to the current directory). Error 66 for what is not there.
-std::vector<std::string> expand_pool_paths(std::span<const std::string> given);
-
 enum class Dataset { embeddings, probabilities, ids, labels, classes, costs, groups };
 
 // What a command wants read. `wanted` datasets must be there; the optional ones are used where they are.
@@ -70,25 +66,6 @@ class PoolFiles {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
-};
-
-// Which global rows a rank owns: runs of whole 256-row tiles, dealt round-robin so that sorted pools stay balanced.
-// Nothing in a result depends on it.
-class Ownership {
- public:
-  Ownership(std::int64_t rows, int rank, int ranks);
-  struct Run {
-    std::int64_t first, count;
-  };
-  const std::vector<Run>& runs() const { return runs_; }
-  std::int64_t own() const { return own_; }  // number of rows of this rank
-  int owner(std::int64_t row) const;
-  std::int64_t local(std::int64_t row) const;  // position among the owner's rows
-
- private:
-  std::int64_t rows_, run_length_, own_ = 0;
-  int ranks_;
-  std::vector<Run> runs_;
 };
 
 }  // namespace seine

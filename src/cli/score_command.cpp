@@ -7,7 +7,7 @@
 #include "cli/command.hpp"
 #include "cli/pool_options.hpp"
 #include "cli/resources.hpp"
-#include "seine/pool_files.hpp"
+#include "seine/pool_paths.hpp"
 #include "seine/run.hpp"
 #include "seine/strategy.hpp"
 

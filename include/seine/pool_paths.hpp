@@ -1,0 +1,14 @@
+// Which files a pool is made of.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace seine {
+
+// Globs expanded and natural-sorted by full path; one .txt file is a list of paths whose order is kept (relative paths
+// in it are relative to the current directory). Error 66 for what is not there.
+std::vector<std::string> expand_pool_paths(std::span<const std::string> given);
+
+}  // namespace seine

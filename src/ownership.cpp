@@ -1,0 +1,25 @@
+#include "seine/ownership.hpp"
+
+#include <algorithm>
+
+namespace seine {
+
+Ownership::Ownership(std::int64_t rows, int rank, int ranks) : rows_(rows), ranks_(ranks) {
+  constexpr std::int64_t tile = 256;
+  const std::int64_t tiles = (rows + tile - 1) / tile;
+  run_length_ = tile * std::clamp<std::int64_t>(tiles / (4 * ranks), 1, 256);
+  for (std::int64_t first = rank * run_length_; first < rows; first += ranks * run_length_) {
+    runs_.push_back({first, std::min(run_length_, rows - first)});
+    own_ += runs_.back().count;
+  }
+}
+
+int Ownership::owner(std::int64_t row) const {
+  return static_cast<int>(row / run_length_ % ranks_);
+}
+
+std::int64_t Ownership::local(std::int64_t row) const {
+  return row / run_length_ / ranks_ * run_length_ + row % run_length_;
+}
+
+}  // namespace seine

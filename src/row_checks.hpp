@@ -1,0 +1,19 @@
+// Whether values out of a file are what the contract promises of a row.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace seine {
+
+inline constexpr double kSmallestProbability = -1e-6;  // rounding of the writer; becomes 0
+
+bool all_finite(const float* values, std::int64_t count);
+bool all_finite(const double* values, std::int64_t count);
+
+// Raises values in [-1e-6, 0) to 0; the sum, or NaN where a value lies below.
+double settle_distribution(double* p, std::int64_t classes);
+
+bool is_utf8(std::string_view text);
+
+}  // namespace seine
