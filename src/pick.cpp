@@ -172,14 +172,13 @@ class FallingEngine {
 
   void bring_up_to_date(double floor) { pairs_ += whole_.apply(pool_.vectors(), log_.picks(), floor, weight_.data()); }
 
-  // Until the best `count` of the own rows that `among` accepts are exact.
+  // Until the best `count` of the own rows that `among` accepts are exact. Each wave takes twice as many rows as the
+  // last, so that a pool where picks change most rows needs few of them.
   void surface(std::int64_t count, const Array<std::uint8_t>& among) {
-    while (true) {
-      const auto best = backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), 2 * count);
-      if (best.empty() ||
-          stale_among(std::span(best).first(std::min<std::size_t>(best.size(), static_cast<std::size_t>(count)))) == 0)
+    for (std::int64_t wave = 2 * count;; wave *= 2) {
+      if (stale_among(backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count)) == 0)
         return;
-      bring_up_to_date(best.back().value);
+      bring_up_to_date(backend_.nth(whole_.key.data(), among.data(), pool_.own(), wave));
     }
   }
 

@@ -449,6 +449,10 @@ TEST_P(Loops, Top) {
     const std::vector<Candidate> got = backend().top(key_.data(), selectable_.data(), global_.data(), rows, count);
     ASSERT_EQ(got.size(), std::min(all.size(), static_cast<std::size_t>(count)));
     for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i].row, all[i].row) << count << " at " << i;
+    if (count == 0) continue;
+    const double nth = backend().nth(key_.data(), selectable_.data(), rows, count);
+    EXPECT_EQ(nth, count <= static_cast<std::int64_t>(all.size()) ? all[static_cast<std::size_t>(count - 1)].value
+                                                                  : -HUGE_VAL);
   }
 }
 

@@ -80,6 +80,10 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     return cpu_->top(key, selectable, global_rows, rows, count);
   }
+  double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
+    const Open open(*this);
+    return cpu_->nth(key, selectable, rows, count);
+  }
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
     const Open open(*this);
     cpu_->gather(from, item_bytes, positions, host);

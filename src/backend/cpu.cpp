@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <vector>
 
@@ -17,7 +18,6 @@ namespace seine {
 namespace {
 
 constexpr std::int64_t kTileRows = 256;
-
 
 // Rows of `field` as float32: in place, or widened into `scratch`.
 const float* float_rows(const Field& field, std::int64_t first, std::int64_t count, std::vector<float>& scratch) {
@@ -291,6 +291,17 @@ class CpuBackend final : public Backend {
     std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end(), beats);
     all.resize(kept);
     return all;
+  }
+
+  double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
+    std::vector<double> keys;
+    keys.reserve(static_cast<std::size_t>(rows));
+    for (std::int64_t i = 0; i < rows; ++i)
+      if (selectable[i]) keys.push_back(key[i]);
+    if (static_cast<std::int64_t>(keys.size()) < count) return kNoCandidate.value;
+    const auto place = keys.begin() + (count - 1);
+    std::nth_element(keys.begin(), place, keys.end(), std::greater<>());
+    return *place;
   }
 
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {

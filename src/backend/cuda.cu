@@ -259,6 +259,11 @@ __device__ inline std::uint64_t ordered(double key) {
   return bits >> 63 ? ~bits : bits | 0x8000000000000000ULL;
 }
 
+// The key whose `ordered` this is.
+double key_of(std::uint64_t order) {
+  return double_of_bits(order >> 63 ? order & 0x7fffffffffffffffULL : ~order);
+}
+
 __global__ void order_keys(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::uint64_t* out) {
   for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid())
     out[i] = selectable[i] ? ordered(key[i]) : 0;
@@ -538,6 +543,11 @@ class CudaBackend final : public Backend {
     finish();
     counter.read(std::span(&met, 1));
     return static_cast<std::int64_t>(met);
+  }
+
+  double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
+    const std::uint64_t nth = count <= rows ? nth_largest(key, selectable, rows, count) : 0;
+    return nth == 0 ? kNoCandidate.value : key_of(nth);
   }
 
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
