@@ -173,12 +173,13 @@ class FallingEngine {
   void bring_up_to_date(double floor) { pairs_ += whole_.apply(pool_.vectors(), log_.picks(), floor, weight_.data()); }
 
   // Until the best `count` of the own rows that `among` accepts are exact. Each wave takes twice as many rows as the
-  // last, so that a pool where picks change most rows needs few of them.
+  // last, and the first about as many as the last round needed: some pools lose few bounds to a round, others most.
   void surface(std::int64_t count, const Array<std::uint8_t>& among) {
-    for (std::int64_t wave = 2 * count;; wave *= 2) {
-      if (stale_among(backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count)) == 0)
-        return;
+    std::int64_t wave = std::max(2 * count, last_wave_ / 2);
+    while (stale_among(backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count)) > 0) {
       bring_up_to_date(backend_.nth(whole_.key.data(), among.data(), pool_.own(), wave));
+      last_wave_ = wave;
+      wave *= 2;
     }
   }
 
@@ -321,6 +322,7 @@ class FallingEngine {
   bool filling_ = false;
   double clock_ = 0;
   std::int64_t pairs_ = 0;
+  std::int64_t last_wave_ = 0;
   Picked picked_;
 };
 

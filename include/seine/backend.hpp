@@ -74,6 +74,8 @@ struct Start {
 
 class Backend {
  public:
+  static constexpr std::int64_t kExactRows = 65536;
+
   virtual ~Backend() = default;
 
   virtual std::string name() const = 0;          // "cpu", "cuda", "checked"
@@ -109,7 +111,8 @@ class Backend {
   // The `count` best (key, global row) among rows with selectable != 0, best first; fewer where there are fewer.
   virtual std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                                      std::int64_t rows, std::int64_t count) = 0;
-  // The `count`-th largest key among rows with selectable != 0; -infinity where there are fewer.
+  // The `count`-th largest key among rows with selectable != 0; -infinity where there are fewer. Above kExactRows rows
+  // a value near it is enough.
   virtual double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) = 0;
   // Items of `item_bytes` at these positions, packed, to the host.
   virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,

@@ -294,14 +294,15 @@ class CpuBackend final : public Backend {
   }
 
   double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
+    const std::int64_t stride = std::max<std::int64_t>(1, rows / kExactRows);
     std::vector<double> keys;
-    keys.reserve(static_cast<std::size_t>(rows));
-    for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t i = 0; i < rows; i += stride)
       if (selectable[i]) keys.push_back(key[i]);
-    if (static_cast<std::int64_t>(keys.size()) < count) return kNoCandidate.value;
-    const auto place = keys.begin() + (count - 1);
-    std::nth_element(keys.begin(), place, keys.end(), std::greater<>());
-    return *place;
+    const std::int64_t place = (count + stride - 1) / stride;
+    if (static_cast<std::int64_t>(keys.size()) < place) return kNoCandidate.value;
+    const auto at = keys.begin() + (place - 1);
+    std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
+    return *at;
   }
 
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
