@@ -113,9 +113,9 @@ class Certifier {
     }
     std::vector<float> distances(rows.size());
     for (std::size_t i = 1; i < rows.size(); ++i) {
-      row_against_rows<kernel::Distance2, kernel::Float>(all.data() + static_cast<std::int64_t>(i) * pool_.dim(),
-                                                         all.data(), static_cast<std::int64_t>(i), pool_.dim(),
-                                                         distances.data());
+      const auto earlier = static_cast<std::int64_t>(i);
+      const float* row = all.data() + earlier * pool_.dim();
+      row_kernels().distances2(&row, 1, all.data(), earlier, pool_.dim(), distances.data());
       for (std::size_t j = 0; j < i; ++j) {
         const double both = weight[i] + weight[j];
         const double least = both > 0 ? weight[i] * weight[j] / both * std::sqrt(static_cast<double>(distances[j])) : 0;

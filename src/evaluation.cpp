@@ -139,8 +139,8 @@ class Judge {
     std::int64_t duplicates = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const auto count = static_cast<std::int64_t>(i);
-      row_against_rows<kernel::Distance2, kernel::Float>(all.data() + count * dim, all.data(), count, dim,
-                                                         earlier.data());
+      const float* row = all.data() + count * dim;
+      row_kernels().distances2(&row, 1, all.data(), count, dim, earlier.data());
       double own_nearest = HUGE_VAL;
       for (std::size_t j = 0; j < i; ++j) own_nearest = std::min<double>(own_nearest, earlier[j]);
       nearest = std::min(nearest, own_nearest);

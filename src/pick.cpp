@@ -27,26 +27,80 @@ void report(const Task& task, std::int64_t picked) {
 }
 
 // One rule's state over some rows: those of the pool, or those of a round.
-class RowState {
+class RuleState {
  public:
-  RowState(Backend& backend, RuleKind rule, std::int64_t rows)
-      : rule_(rule),
-        bytes_(state_bytes(rule)),
-        key(backend, rows),
-        state(backend, rows * static_cast<std::int64_t>(bytes_)) {}
+  RuleState(Backend& backend, RuleKind rule, std::int64_t rows)
+      : key(backend, rows),
+        state(backend, rows * static_cast<std::int64_t>(state_bytes(rule))),
+        applied(backend, rows),
+        backend_(backend),
+        rule_(rule),
+        rows_(rows) {}
 
-  void apply(Backend& backend, const Vectors& rows, const Picks& picks, const double* weight) {
-    if (rows.rows > 0 && picks.vectors.rows > 0) backend.apply(rule_, rows, picks, weight, state.data(), key.data());
+  void start(const Start& how, const double* weight) { backend_.start(rule_, how, rows_, view(weight)); }
+  // Brings rows up to date whose key is at least `floor`; how many pairs of row and pick met.
+  std::int64_t apply(const Vectors& rows, const Picks& picks, double floor, const double* weight) {
+    if (rows_ == 0 || picks.vectors.rows == 0) return 0;
+    return backend_.apply(rule_, rows, picks, floor, view(weight));
   }
-  std::size_t bytes() const { return bytes_; }
+  // The same for picks that are not kept: every row sees them now, and none is counted.
+  void apply_all(const Vectors& rows, const Picks& picks) {
+    if (rows_ == 0 || picks.vectors.rows == 0) return;
+    backend_.apply(rule_, rows, picks, kNoCandidate.value, {state.data(), key.data(), nullptr, nullptr});
+  }
+  std::int64_t bytes() const { return static_cast<std::int64_t>(state_bytes(rule_)); }
 
- private:
-  RuleKind rule_;
-  std::size_t bytes_;
-
- public:
   Array<double> key;
   Array<std::byte> state;
+  Array<std::uint32_t> applied;
+
+ private:
+  RowStates view(const double* weight) { return {state.data(), key.data(), applied.data(), weight}; }
+
+  Backend& backend_;
+  RuleKind rule_;
+  std::int64_t rows_;
+};
+
+// The picks so far, in backend memory, in order: their vectors and what a rule wants to know beside them.
+class PickLog {
+ public:
+  PickLog(const Pool& pool, RuleKind rule, std::int64_t most) : backend_(pool.backend()), like_(pool.vectors()) {
+    if (rule == RuleKind::variance) like_ = {0, {nullptr, Element::f64, pool.dim()}, {}, nullptr, nullptr};
+    x_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.x.row_bytes()));
+    moments_ = Array<double>(backend_, most);
+    if (!like_.outer()) return;
+    a_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.a.row_bytes()));
+    x2_ = Array<double>(backend_, most);
+    a2_ = Array<double>(backend_, most);
+  }
+
+  // x and a: one row, as the pool stores it; variance: the vector of the pick.
+  void add(std::span<const std::byte> x, std::span<const std::byte> a, double moment) {
+    x_.write(x, count_ * static_cast<std::int64_t>(like_.x.row_bytes()));
+    moments_.write(std::span(&moment, 1), count_);
+    if (like_.outer()) {
+      a_.write(a, count_ * static_cast<std::int64_t>(like_.a.row_bytes()));
+      const Vectors all = vectors();
+      backend_.squared_norms(all.x.from(count_), 1, x2_.data() + count_);
+      backend_.squared_norms(all.a.from(count_), 1, a2_.data() + count_);
+    }
+    ++count_;
+  }
+  Picks picks() const { return {vectors(), moments_.data()}; }
+  std::int64_t size() const { return count_; }
+
+ private:
+  Vectors vectors() const {
+    return {
+        count_, {x_.data(), like_.x.type, like_.x.dim}, {a_.data(), like_.a.type, like_.a.dim}, x2_.data(), a2_.data()};
+  }
+
+  Backend& backend_;
+  Vectors like_;
+  Array<std::byte> x_, a_;
+  Array<double> x2_, a2_, moments_;
+  std::int64_t count_ = 0;
 };
 
 template <class T>
@@ -76,9 +130,9 @@ Array<float> similarities_before(const Pool& pool, const std::optional<std::vect
   return Array<float>(pool.backend(), std::span<const float>(best));
 }
 
-// The engine behind pick_falling. Rounds: fetch the rows with the best keys, pick among them while the best of them
-// beats the best key left behind (keys only fall, so a key that was not fetched is a bound), then apply the round's
-// picks to every row of the pool in one pass.
+// The engine behind pick_falling, in rounds. Keys only fall, so the key of a row that has not seen the latest picks is
+// an upper bound. A round brings rows up to date from the best bounds down until enough of the best are exact, fetches
+// these, and picks among them while the best of them beats the best key left behind. No other row is touched.
 class FallingEngine {
  public:
   FallingEngine(Pool& pool, const Falling& how, const Task& task)
@@ -87,107 +141,121 @@ class FallingEngine {
         task_(task),
         backend_(pool.backend()),
         whole_(backend_, how.rule, pool.own()),
+        log_(pool, how.rule, task.batch),
         selectable_(pool.selectable()),
         weight_(pool.device(how.weight)),
         filler_(pool.device(how.filler)) {
     const Array<double> before = pool.device(pool.columns.before);
-    backend_.start(how.rule, {before.data(), weight_.data(), pool.global_rows(), task.request.seed, how.purpose},
-                   pool.own(), whole_.state.data(), whole_.key.data());
+    whole_.start({before.data(), pool.global_rows(), task.request.seed, how.purpose}, weight_.data());
     if (how.rule == RuleKind::variance)
       precision_ = Precision(pool.dim(), task.prior ? task.prior->precision : std::vector<double>{});
   }
 
   Picked run() {
     if (how_.first && task_.batch > 0) first_pick();
-    while (picked_count() < task_.batch) round();
+    while (log_.size() < task_.batch) round();
     picked_.farthest = farthest();
-    if (how_.rule == RuleKind::race) picked_.represents = represented();
+    if (how_.rule == RuleKind::race && task_.request.reduce == Reduce::merge) picked_.represents = represented();
+    picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_));
     return std::move(picked_);
   }
 
  private:
-  std::int64_t picked_count() const { return static_cast<std::int64_t>(picked_.selection.rows.size()); }
-
   void first_pick() {
     const std::int64_t row = how_.first->row;
     const Packed packed = pool_.fetch(std::span(&row, 1));
     picked_.selection.add(row, scores_of(pool_, std::span(&row, 1))[0], how_.first->gain);
-    apply_to_pool(packed, {0.0}, 0);
+    log_.add(packed.bytes(0), packed.residual_bytes(0), 0.0);
     mask({&row, 1});
+    bring_up_to_date(kNoCandidate.value);  // clocks start with it: keys may rise this once
+  }
+
+  void bring_up_to_date(double floor) { pairs_ += whole_.apply(pool_.vectors(), log_.picks(), floor, weight_.data()); }
+
+  // Until the best `count` of the own rows that `among` accepts are exact. Each wave takes twice as many rows as the
+  // last, and the first about as many as the last round needed: some pools lose few bounds to a round, others most.
+  void surface(std::int64_t count, const Array<std::uint8_t>& among) {
+    std::int64_t wave = std::max(2 * count, last_wave_ / 2);
+    while (stale_among(backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count)) > 0) {
+      bring_up_to_date(backend_.nth(whole_.key.data(), among.data(), pool_.own(), wave));
+      last_wave_ = wave;
+      wave *= 2;
+    }
+  }
+
+  std::int64_t stale_among(std::span<const Candidate> own_rows) const {
+    std::vector<std::int64_t> rows, positions;
+    for (const Candidate& candidate : own_rows) rows.push_back(candidate.row);
+    pool_.for_own(rows, [&](std::int64_t own, std::size_t) { positions.push_back(own); });
+    std::vector<std::uint32_t> applied(positions.size());
+    backend_.gather(whole_.applied.data(), sizeof applied[0], positions, applied.data());
+    return std::count_if(applied.begin(), applied.end(), [&](std::uint32_t seen) { return seen < log_.size(); });
   }
 
   void round() {
-    const std::int64_t wanted = std::min(kRoundRows, std::max<std::int64_t>(32, 2 * (task_.batch - picked_count())));
+    const std::int64_t wanted = std::min(kRoundRows, std::max<std::int64_t>(32, 2 * (task_.batch - log_.size())));
     if (!filling_) {
+      surface(wanted / pool_.comm().size() + 1, selectable_);
       best_ = pool_.top(whole_.key, selectable_, wanted + 1);
       filling_ = how_.filler && !(best_.front().value > kNoCandidate.value);
     }
-    if (filling_) best_ = pool_.top(filler_, selectable_, wanted + 1);
-    const Candidate bound = static_cast<std::int64_t>(best_.size()) > wanted ? best_.back() : kNoCandidate;
-    if (static_cast<std::int64_t>(best_.size()) > wanted) best_.pop_back();
+    if (filling_) {
+      bring_up_to_date(kNoCandidate.value);
+      best_ = pool_.top(filler_, selectable_, wanted + 1);
+    }
+    // The first row whose key is but a bound, or the one behind the last, is what picks have to beat.
+    const std::vector<std::uint32_t> applied = fetch<std::uint32_t>(rows_of(best_), whole_.applied.data());
+    std::size_t exact = 0;
+    while (exact < best_.size() && exact < static_cast<std::size_t>(wanted) && applied[exact] == log_.size()) ++exact;
+    const Candidate bound = exact < best_.size() ? best_[exact] : kNoCandidate;
+    best_.resize(exact);
     pick_among(bound);
-    report(task_, picked_count());
+    report(task_, log_.size());
   }
 
   // Picks among best_, whose rows are fetched and kept up to date on every rank, while `bound` cannot win.
   void pick_among(const Candidate& bound) {
-    std::vector<std::int64_t> rows;
-    for (const Candidate& candidate : best_) rows.push_back(candidate.row);
-    const Packed packed = pool_.fetch(rows);
+    const std::vector<std::int64_t> rows = rows_of(best_);
     const auto count = static_cast<std::int64_t>(rows.size());
-    RowState near(backend_, how_.rule, count);
-    near.state.write(pool_.fetch_items(rows, whole_.state.data(), whole_.bytes()));
-    near.key.write(from_bytes<double>(pool_.fetch_items(rows, whole_.key.data(), sizeof(double))));
+    const Packed packed = pool_.fetch(rows);
+    RuleState near(backend_, how_.rule, count);
+    near.state.write(pool_.fetch_items(rows, whole_.state.data(), static_cast<std::size_t>(near.bytes())));
+    near.key.write(fetch<double>(rows, whole_.key.data()));
+    near.applied.write(std::vector<std::uint32_t>(rows.size(), static_cast<std::uint32_t>(log_.size())));
     Array<double> weight, filler;
     if (how_.weight) weight = Array<double>(backend_, std::span<const double>(pool_.fetch_column(rows, *how_.weight)));
-    std::vector<double> order;
-    for (const Candidate& candidate : best_) order.push_back(candidate.value);
-    if (filling_) filler = Array<double>(backend_, std::span<const double>(order));
+    if (filling_) filler = Array<double>(backend_, std::span<const double>(values_of(best_)));
     const std::vector<float> scores = scores_of(pool_, rows);
     Array<std::uint8_t> open(backend_, std::span<const std::uint8_t>(std::vector<std::uint8_t>(rows.size(), 1)));
     const Array<std::int64_t> names(backend_, std::span<const std::int64_t>(rows));
 
-    const std::int64_t first_ordinal = picked_count();
     std::vector<std::int64_t> taken;
-    std::vector<double> moments;
-    Array<double> vectors(backend_, how_.rule == RuleKind::variance ? count * pool_.dim() : 0);
-    Array<double> moment(backend_, count);
-    while (picked_count() < task_.batch) {
+    while (log_.size() < task_.batch) {
       const auto winner = backend_.top(filling_ ? filler.data() : near.key.data(), open.data(), names.data(), count, 1);
       if (winner.empty() || !beats(winner[0], bound)) break;
       if (!filling_ && how_.filler && !(winner[0].value > kNoCandidate.value)) break;  // the filler decides
       const std::int64_t at = std::find(rows.begin(), rows.end(), winner[0].row) - rows.begin();
-      std::vector<std::byte> state(near.bytes());
-      near.state.read(state, at * static_cast<std::int64_t>(near.bytes()));
+      std::vector<std::byte> state(static_cast<std::size_t>(near.bytes()));
+      near.state.read(state, at * near.bytes());
       const double value = value_of(how_.rule, state.data());
       picked_.selection.add(winner[0].row, scores[static_cast<std::size_t>(at)], how_.gain(value, how_.noise));
-      const auto k = static_cast<std::int64_t>(taken.size());
-      taken.push_back(at);
-      moments.push_back(moment_of(winner[0].value, value));
-      moment.write(std::span(&moments.back(), 1), k);
+      log_pick(packed, at, moment_of(winner[0].value, value));
+      taken.push_back(winner[0].row);
       const std::uint8_t closed = 0;
       open.write(std::span(&closed, 1), at);
-      Picks pick{packed.vectors().from(at, 1), moment.data() + k, static_cast<std::uint32_t>(first_ordinal + k)};
-      if (how_.rule == RuleKind::variance) {
-        vectors.write(precision_.take(packed.row(at), moments.back()), k * pool_.dim());
-        pick.vectors = {1, {vectors.data() + k * pool_.dim(), Element::f64, pool_.dim()}, {}, nullptr, nullptr};
-      }
-      near.apply(backend_, packed.vectors(), pick, weight.data());
+      near.apply(packed.vectors(), log_.picks(), kNoCandidate.value, weight.data());
     }
     require(!taken.empty(), "a round makes at least one pick");
+    mask(taken);
+  }
 
-    std::vector<std::int64_t> taken_rows;
-    for (const std::int64_t at : taken) taken_rows.push_back(rows[static_cast<std::size_t>(at)]);
-    mask(taken_rows);
-    if (how_.rule == RuleKind::variance) {
-      const Picks picks{
-          {static_cast<std::int64_t>(taken.size()), {vectors.data(), Element::f64, pool_.dim()}, {}, nullptr, nullptr},
-          moment.data(),
-          static_cast<std::uint32_t>(first_ordinal)};
-      whole_.apply(backend_, pool_.vectors(), picks, weight_.data());
-    } else {
-      apply_to_pool(packed.pick(backend_, taken), moments, first_ordinal);
+  void log_pick(const Packed& packed, std::int64_t at, double moment) {
+    if (how_.rule != RuleKind::variance) {
+      log_.add(packed.bytes(at), packed.residual_bytes(at), moment);
+      return;
     }
+    const std::vector<double> vector = precision_.take(packed.row(at), moment);
+    log_.add(std::as_bytes(std::span(vector)), {}, moment);
   }
 
   // What a rule wants to know of the pick beside its vector: when it fired, or noise + variance.
@@ -197,25 +265,23 @@ class FallingEngine {
     return clock_;
   }
 
-  void apply_to_pool(const Packed& picks, const std::vector<double>& moments, std::int64_t first_ordinal) {
-    const Array<double> moment(backend_, std::span<const double>(moments));
-    whole_.apply(backend_, pool_.vectors(), {picks.vectors(), moment.data(), static_cast<std::uint32_t>(first_ordinal)},
-                 weight_.data());
-  }
-
   void mask(std::span<const std::int64_t> rows) {
     const std::uint8_t closed = 0;
     pool_.for_own(rows, [&](std::int64_t own, std::size_t) { selectable_.write(std::span(&closed, 1), own); });
   }
 
-  double farthest() const {
-    double most = 0;
-    for (const double key : whole_.key.to_host()) most = std::max(most, key);
-    return pool_.comm().max(most);
+  // The largest key over all rows, candidates or not.
+  double farthest() {
+    const Array<std::uint8_t> all(
+        backend_, std::span<const std::uint8_t>(std::vector<std::uint8_t>(static_cast<std::size_t>(pool_.own()), 1)));
+    surface(1, all);
+    const auto best = backend_.top(whole_.key.data(), all.data(), pool_.global_rows(), pool_.own(), 1);
+    return pool_.comm().max(best.empty() ? 0 : best.front().value);
   }
 
   // Weight of the pool's rows nearest to each pick, in integers, so that it is the same for every grouping.
-  std::vector<double> represented() const {
+  std::vector<double> represented() {
+    bring_up_to_date(kNoCandidate.value);
     const std::vector<Race::State> states = from_bytes<Race::State>(whole_.state.to_host());
     const auto& weight = how_.weight;
     const FixedPoint fixed = FixedPoint::for_sum(pool_.rows(), weight ? largest_over(pool_.comm(), *weight) : 1);
@@ -228,17 +294,35 @@ class FallingEngine {
     return represents;
   }
 
+  template <class T>
+  std::vector<T> fetch(std::span<const std::int64_t> rows, const T* column) const {
+    return from_bytes<T>(pool_.fetch_items(rows, column, sizeof(T)));
+  }
+  static std::vector<std::int64_t> rows_of(std::span<const Candidate> candidates) {
+    std::vector<std::int64_t> rows;
+    for (const Candidate& candidate : candidates) rows.push_back(candidate.row);
+    return rows;
+  }
+  static std::vector<double> values_of(std::span<const Candidate> candidates) {
+    std::vector<double> values;
+    for (const Candidate& candidate : candidates) values.push_back(candidate.value);
+    return values;
+  }
+
   Pool& pool_;
   const Falling& how_;
   const Task& task_;
   Backend& backend_;
-  RowState whole_;
+  RuleState whole_;
+  PickLog log_;
   Array<std::uint8_t> selectable_;
   Array<double> weight_, filler_;
   Precision precision_;
   std::vector<Candidate> best_;
   bool filling_ = false;
   double clock_ = 0;
+  std::int64_t pairs_ = 0;
+  std::int64_t last_wave_ = 0;
   Picked picked_;
 };
 
@@ -366,11 +450,10 @@ std::int64_t covered_rows(const Pool& pool, const Prior& prior) {
 std::vector<double> nearest_distances2(const Pool& on, const std::optional<std::vector<double>>& before,
                                        const std::function<void(const std::function<void(const Packed&)>&)>& chunks) {
   Backend& backend = on.backend();
-  RowState state(backend, RuleKind::nearest, on.own());
+  RuleState state(backend, RuleKind::nearest, on.own());
   const Array<double> start = on.device(before);
-  backend.start(RuleKind::nearest, {start.data(), nullptr, on.global_rows(), 0, Purpose("none")}, on.own(),
-                state.state.data(), state.key.data());
-  chunks([&](const Packed& centres) { state.apply(backend, on.vectors(), {centres.vectors(), nullptr, 0}, nullptr); });
+  state.start({start.data(), on.global_rows(), 0, Purpose("none")}, nullptr);
+  chunks([&](const Packed& centres) { state.apply_all(on.vectors(), {centres.vectors(), nullptr}); });
   return state.key.to_host();
 }
 
@@ -431,15 +514,14 @@ Taken take_row(Precision& precision, const std::vector<float>& x, double noise, 
 void lower_variances(const Pool& pool, std::vector<double>& variances, const std::vector<double>& vectors,
                      const std::vector<double>& moments) {
   Backend& backend = pool.backend();
-  RowState state(backend, RuleKind::variance, pool.own());
+  RuleState state(backend, RuleKind::variance, pool.own());
   const Array<double> before(backend, std::span<const double>(variances));
   const Array<double> x(backend, std::span<const double>(vectors));
   const Array<double> moment(backend, std::span<const double>(moments));
-  backend.start(RuleKind::variance, {before.data(), nullptr, pool.global_rows(), 0, Purpose("none")}, pool.own(),
-                state.state.data(), state.key.data());
+  state.start({before.data(), pool.global_rows(), 0, Purpose("none")}, nullptr);
   const Vectors picks{
       static_cast<std::int64_t>(moments.size()), {x.data(), Element::f64, pool.dim()}, {}, nullptr, nullptr};
-  state.apply(backend, pool.vectors(), {picks, moment.data(), 0}, nullptr);
+  state.apply_all(pool.vectors(), {picks, moment.data()});
   state.key.read(variances);
 }
 

@@ -75,17 +75,14 @@ std::vector<float> Packed::row(std::int64_t i) const {
   return out;
 }
 
-Packed Packed::pick(Backend& backend, std::span<const std::int64_t> positions) const {
-  const std::size_t row_bytes = static_cast<std::size_t>(dim_) * element_bytes(type_);
-  std::vector<std::byte> x(positions.size() * row_bytes);
-  std::vector<float> a(positions.size() * static_cast<std::size_t>(classes_));
-  for (std::size_t i = 0; i < positions.size(); ++i) {
-    const auto from = static_cast<std::size_t>(positions[i]);
-    std::memcpy(x.data() + i * row_bytes, host_x_.data() + from * row_bytes, row_bytes);
-    std::copy_n(host_a_.begin() + static_cast<std::ptrdiff_t>(from) * classes_, classes_,
-                a.begin() + static_cast<std::ptrdiff_t>(i) * classes_);
-  }
-  return Packed(backend, type_, dim_, classes_, std::move(x), std::move(a));
+std::span<const std::byte> Packed::bytes(std::int64_t i) const {
+  const std::size_t size = static_cast<std::size_t>(dim_) * element_bytes(type_);
+  return std::span(host_x_).subspan(static_cast<std::size_t>(i) * size, size);
+}
+
+std::span<const std::byte> Packed::residual_bytes(std::int64_t i) const {
+  return std::as_bytes(
+      std::span(host_a_).subspan(static_cast<std::size_t>(i * classes_), static_cast<std::size_t>(classes_)));
 }
 
 Pool::Pool(const Comm& comm, Backend& backend, Columns own_columns, Element type, std::int64_t dim, Array<std::byte> x,

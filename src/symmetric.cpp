@@ -4,24 +4,16 @@
 
 #include "backend/row_kernel.hpp"
 #include "seine/error.hpp"
+#include "seine/row_math.hpp"
 
 namespace seine {
-namespace {
-
-double dot(const double* x, const double* y, std::int64_t dim) {
-  double out = 0;
-  row_against_rows<kernel::Dot, kernel::Double>(x, y, 1, dim, &out);
-  return out;
-}
-
-}  // namespace
 
 Cholesky::Cholesky(std::vector<double> matrix, std::int64_t dim) : factor_(std::move(matrix)), dim_(dim) {
   for (std::int64_t i = 0; i < dim_; ++i) {
     double* row = factor_.data() + i * dim_;
     for (std::int64_t j = 0; j <= i; ++j) {
       const double* other = factor_.data() + j * dim_;
-      const double rest = row[j] - dot(row, other, j);
+      const double rest = row[j] - wide_dot(row, other, j);
       if (j < i) {
         row[j] = rest / other[j];
       } else {
@@ -74,7 +66,8 @@ Precision::Precision(std::int64_t dim, std::vector<double> start) : dim_(dim), m
 
 std::vector<double> Precision::times(std::span<const float> x) const {
   std::vector<double> v(static_cast<std::size_t>(dim_));
-  row_against_rows<kernel::Dot, kernel::Double>(x.data(), matrix_.data(), dim_, dim_, v.data());
+  const float* row = x.data();
+  row_kernels().wide_dots(&row, 1, matrix_.data(), dim_, dim_, v.data());
   return v;
 }
 

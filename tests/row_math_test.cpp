@@ -259,17 +259,17 @@ TEST_P(Loops, ApplyByDistance) {
       const Array<double> before_ = put(before), weight_ = put(weight), moments_ = put(moments);
       const Array<std::int64_t> global_ = put(global);
       Vectors vectors{.rows = rows, .x = field, .a = {}};
-      const Picks pending{.vectors = vectors.from(first_pick, picks), .moments = moments_.data(), .first_ordinal = 5};
+      const Picks pending{.vectors = vectors.from(first_pick, picks), .moments = moments_.data()};
       const auto check = [&]<class Rule>(RuleKind kind, Rule) {
         Array<typename Rule::State> state = room<typename Rule::State>(rows);
         Array<double> key = room<double>(rows);
-        const Start how{.before = before_.data(),
-                        .weight = weight_.data(),
-                        .global_rows = global_.data(),
-                        .seed = 4,
-                        .purpose = Purpose("race", 2)};
-        backend().start(kind, how, rows, state.data(), key.data());
-        backend().apply(kind, vectors, pending, weight_.data(), state.data(), key.data());
+        Array<std::uint32_t> applied = room<std::uint32_t>(rows);
+        const Start how{
+            .before = before_.data(), .global_rows = global_.data(), .seed = 4, .purpose = Purpose("race", 2)};
+        const RowStates all{state.data(), key.data(), applied.data(), weight_.data()};
+        backend().start(kind, how, rows, all);
+        EXPECT_EQ(backend().apply(kind, vectors, pending, -HUGE_VAL, all), rows * picks);
+        EXPECT_EQ(backend().apply(kind, vectors, pending, -HUGE_VAL, all), 0) << "all rows have seen all picks";
         const auto states = state.to_host();
         std::vector<double> want_key, got_near, want_near;
         std::vector<std::uint32_t> got_nearest, want_nearest;
@@ -277,16 +277,38 @@ TEST_P(Loops, ApplyByDistance) {
           auto s = Rule::start(before[i], weight[i], 4, Purpose("race", 2), global[i]);
           for (std::int64_t p = 0; p < picks; ++p)
             Rule::apply(s, weight[i], canonical_distance2(x.data() + i * dim, x.data() + (first_pick + p) * dim, dim),
-                        moments[p], static_cast<std::uint32_t>(5 + p));
+                        moments[p], static_cast<std::uint32_t>(p));
           want_key.push_back(Rule::key(s, weight[i]));
           want_near.push_back(s.distance2);
           want_nearest.push_back(s.nearest);
           got_near.push_back(states[i].distance2);
           got_nearest.push_back(states[i].nearest);
         }
-        EXPECT_TRUE(same_bits(key.to_host(), want_key)) << "key, dim " << dim << (half ? " f16" : " f32");
+        const std::vector<double> got_key = key.to_host();
+        EXPECT_TRUE(same_bits(got_key, want_key)) << "key, dim " << dim << (half ? " f16" : " f32");
         EXPECT_TRUE(same_bits(got_near, want_near)) << "distance, dim " << dim << (half ? " f16" : " f32");
         EXPECT_TRUE(same_bits(got_nearest, want_nearest)) << "nearest, dim " << dim << (half ? " f16" : " f32");
+
+        // Lazily: pick by pick with a floor, rows at the floor are exact and the others bounded; in the end all agree.
+        backend().start(kind, how, rows, all);
+        std::vector<double> sorted = want_key;
+        std::sort(sorted.begin(), sorted.end());
+        const double floor = sorted[sorted.size() * 9 / 10];
+        backend().apply(kind, vectors, {pending.vectors.from(0, 1), pending.moments}, -HUGE_VAL, all);
+        std::int64_t met = rows;
+        for (const std::int64_t known : {2, 5, 18, 37})
+          met += backend().apply(kind, vectors, {pending.vectors.from(0, known), pending.moments}, floor, all);
+        const std::vector<double> bounds = key.to_host();
+        for (std::size_t i = 0; i < bounds.size(); ++i) {
+          EXPECT_GE(bounds[i], want_key[i]) << "row " << i;
+          if (bounds[i] >= floor) {
+            EXPECT_EQ(bounds[i], want_key[i]) << "row " << i;
+          }
+        }
+        met += backend().apply(kind, vectors, pending, -HUGE_VAL, all);
+        EXPECT_GE(met, rows * picks);
+        EXPECT_LE(met, rows * picks * 21 / 20) << "but for a chunk that rows join in the middle, no pair meets twice";
+        EXPECT_TRUE(same_bits(key.to_host(), want_key)) << "lazy key, dim " << dim << (half ? " f16" : " f32");
       };
       check(RuleKind::nearest, Nearest{});
       check(RuleKind::race, Race{});
@@ -312,9 +334,9 @@ TEST_P(Loops, ApplyOuterProducts) {
     const Array<double> before_ = put(before);
     Array<Nearest::State> state = room<Nearest::State>(rows);
     Array<double> key = room<double>(rows);
-    backend().start(RuleKind::nearest, {.before = before_.data()}, rows, state.data(), key.data());
-    backend().apply(RuleKind::nearest, vectors, {.vectors = vectors.from(50, picks)}, nullptr, state.data(),
-                    key.data());
+    const RowStates all{state.data(), key.data(), nullptr, nullptr};
+    backend().start(RuleKind::nearest, {.before = before_.data()}, rows, all);
+    backend().apply(RuleKind::nearest, vectors, {.vectors = vectors.from(50, picks)}, -HUGE_VAL, all);
     std::vector<double> want;
     for (std::int64_t i = 0; i < rows; ++i) {
       Nearest::State s{HUGE_VAL, kNobody};
@@ -344,11 +366,12 @@ TEST_P(Loops, ApplyVariance) {
     const Array<double> v_ = put(v), before_ = put(before), moments_ = put(moments);
     Array<Variance::State> state = room<Variance::State>(rows);
     Array<double> key = room<double>(rows);
-    backend().start(RuleKind::variance, {.before = before_.data()}, rows, state.data(), key.data());
+    const RowStates all{state.data(), key.data(), nullptr, nullptr};
+    backend().start(RuleKind::variance, {.before = before_.data()}, rows, all);
     const Picks pending{.vectors = {.rows = picks, .x = {v_.data(), Element::f64, dim}, .a = {}},
                         .moments = moments_.data()};
-    backend().apply(RuleKind::variance, {.rows = rows, .x = {x_.data(), Element::f32, dim}, .a = {}}, pending, nullptr,
-                    state.data(), key.data());
+    backend().apply(RuleKind::variance, {.rows = rows, .x = {x_.data(), Element::f32, dim}, .a = {}}, pending,
+                    -HUGE_VAL, all);
     std::vector<double> want;
     for (std::int64_t i = 0; i < rows; ++i) {
       Variance::State s{before[i]};
@@ -426,6 +449,10 @@ TEST_P(Loops, Top) {
     const std::vector<Candidate> got = backend().top(key_.data(), selectable_.data(), global_.data(), rows, count);
     ASSERT_EQ(got.size(), std::min(all.size(), static_cast<std::size_t>(count)));
     for (std::size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i].row, all[i].row) << count << " at " << i;
+    if (count == 0) continue;
+    const double nth = backend().nth(key_.data(), selectable_.data(), rows, count);
+    EXPECT_EQ(nth, count <= static_cast<std::int64_t>(all.size()) ? all[static_cast<std::size_t>(count - 1)].value
+                                                                  : -HUGE_VAL);
   }
 }
 

@@ -54,13 +54,19 @@ struct Vectors {
 struct Picks {
   Vectors vectors;                  // for RuleKind::variance x is float64
   const double* moments = nullptr;  // one per pick; see the rules
-  std::uint32_t first_ordinal = 0;  // position of the first of them in the batch
+};
+
+// What a rule knows of each row. Backend memory.
+struct RowStates {
+  void* state = nullptr;
+  double* key = nullptr;
+  std::uint32_t* applied = nullptr;  // how many picks the row has seen; null: none, and nobody asks afterwards
+  const double* weight = nullptr;    // null: 1
 };
 
 // How the state of rows starts. Backend memory; null where a rule has no use for it.
 struct Start {
   const double* before = nullptr;  // per row; see the rules
-  const double* weight = nullptr;  // per row; null: 1
   const std::int64_t* global_rows = nullptr;
   std::uint64_t seed = 0;
   Purpose purpose{"none"};
@@ -68,6 +74,8 @@ struct Start {
 
 class Backend {
  public:
+  static constexpr std::int64_t kExactRows = 65536;
+
   virtual ~Backend() = default;
 
   virtual std::string name() const = 0;          // "cpu", "cuda", "checked"
@@ -93,13 +101,19 @@ class Backend {
   virtual void squared_norms(const Field& x, std::int64_t rows, double* out) = 0;
 
   // --- selection ---
-  virtual void start(RuleKind rule, const Start& how, std::int64_t rows, void* state, double* key) = 0;
-  // Applies the picks, in order, to every row. weight: null: 1.
-  virtual void apply(RuleKind rule, const Vectors& rows, const Picks& picks, const double* weight, void* state,
-                     double* key) = 0;
+  // state, key, applied of every row.
+  virtual void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) = 0;
+  // Rows whose key is at least `floor` are brought up to date: a row sees the picks from applied[i] on, in order, until
+  // its key has fallen below `floor` or it has seen all. Its key is exact then, and an upper bound before. Returns how
+  // many pairs of row and pick met.
+  virtual std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
+                             const RowStates& states) = 0;
   // The `count` best (key, global row) among rows with selectable != 0, best first; fewer where there are fewer.
   virtual std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                                      std::int64_t rows, std::int64_t count) = 0;
+  // The `count`-th largest key among rows with selectable != 0; -infinity where there are fewer. Above kExactRows rows
+  // a value near it is enough.
+  virtual double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) = 0;
   // Items of `item_bytes` at these positions, packed, to the host.
   virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
                       void* host) = 0;

@@ -37,9 +37,9 @@ class Packed {
 
   Vectors vectors() const;
   std::int64_t rows() const { return rows_; }
-  std::vector<float> row(std::int64_t i) const;  // x of one row, widened
-  const float* residual(std::int64_t i) const { return host_a_.data() + i * classes_; }
-  Packed pick(Backend& backend, std::span<const std::int64_t> positions) const;  // some of these rows, in this order
+  std::vector<float> row(std::int64_t i) const;                     // x of one row, widened
+  std::span<const std::byte> bytes(std::int64_t i) const;           // of one row, as stored
+  std::span<const std::byte> residual_bytes(std::int64_t i) const;  // likewise; empty without residuals
 
  private:
   Element type_ = Element::f32;

@@ -66,19 +66,23 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     cpu_->squared_norms(x, rows, out);
   }
-  void start(RuleKind rule, const Start& how, std::int64_t rows, void* state, double* key) override {
+  void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) override {
     const Open open(*this);
-    cpu_->start(rule, how, rows, state, key);
+    cpu_->start(rule, how, rows, states);
   }
-  void apply(RuleKind rule, const Vectors& rows, const Picks& picks, const double* weight, void* state,
-             double* key) override {
+  std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
+                     const RowStates& states) override {
     const Open open(*this);
-    cpu_->apply(rule, rows, picks, weight, state, key);
+    return cpu_->apply(rule, rows, picks, floor, states);
   }
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override {
     const Open open(*this);
     return cpu_->top(key, selectable, global_rows, rows, count);
+  }
+  double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
+    const Open open(*this);
+    return cpu_->nth(key, selectable, rows, count);
   }
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
     const Open open(*this);

@@ -3,8 +3,10 @@
 #include "backend/cpu.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <vector>
 
@@ -16,10 +18,6 @@ namespace seine {
 namespace {
 
 constexpr std::int64_t kTileRows = 256;
-
-std::int64_t tiles_of(std::int64_t rows) {
-  return (rows + kTileRows - 1) / kTileRows;
-}
 
 // Rows of `field` as float32: in place, or widened into `scratch`.
 const float* float_rows(const Field& field, std::int64_t first, std::int64_t count, std::vector<float>& scratch) {
@@ -39,74 +37,111 @@ std::int64_t rows_in(std::int64_t bytes, std::int64_t row_bytes, std::int64_t le
 double squared_norm(const float* row, std::vector<double>& wide) {
   std::copy(row, row + wide.size(), wide.begin());
   double norm2 = 0;
-  row_against_rows<kernel::Dot, kernel::Double>(row, wide.data(), 1, static_cast<std::int64_t>(wide.size()), &norm2);
+  row_kernels().wide_dots(&row, 1, wide.data(), 1, static_cast<std::int64_t>(wide.size()), &norm2);
   return norm2;
 }
 
-constexpr std::int64_t kPickChunk = 32;
+// Picks that meet the rows of a tile together: few, so that they stay in the first-level cache.
+constexpr std::int64_t kPickChunk = 8;
 
-// Interaction of one row with up to kPickChunk picks, by geometry; see rules.hpp.
-struct DenseDistances {
-  const float* x;
-  const float* picks;
-  std::int64_t dim;
-  float out[kPickChunk];
+using RowPointers = std::vector<const float*>;
 
-  void meet(std::int64_t row, std::int64_t first, std::int64_t count) {
-    row_against_rows<kernel::Distance2, kernel::Float>(x + row * dim, picks + first * dim, count, dim, out);
+RowPointers pointers(const float* rows, std::int64_t count, std::int64_t dim) {
+  RowPointers out;
+  for (std::int64_t i = 0; i < count; ++i) out.push_back(rows + i * dim);
+  return out;
+}
+
+// Interactions of rows of a tile with a chunk of picks, by geometry; see rules.hpp. `tile` numbers rows in the tile.
+template <class Value, auto kKernel>
+class Dense {
+ public:
+  Dense(const float* x, const Value* picks, std::int64_t dim) : x_(x), picks_(picks), dim_(dim) {}
+  void meet(std::span<const std::int32_t> tile, std::int64_t first, std::int64_t count) {
+    rows_.clear();
+    for (const std::int32_t row : tile) rows_.push_back(x_ + row * dim_);
+    out_.resize(tile.size() * static_cast<std::size_t>(count));
+    (row_kernels().*kKernel)(rows_.data(), static_cast<std::int64_t>(tile.size()), picks_ + first * dim_, count, dim_,
+                             out_.data());
   }
-  double operator[](std::int64_t p) const { return out[p]; }
+  const Value* operator[](std::size_t i) const { return out_.data() + i; }
+
+ private:
+  const float* x_;
+  const Value* picks_;
+  std::int64_t dim_;
+  RowPointers rows_;
+  std::vector<Value> out_;
 };
+using DenseDistances = Dense<float, &RowKernels::distances2>;
+using DenseProducts = Dense<double, &RowKernels::wide_dots>;
 
-struct OuterDistances {
-  const float *x, *a;
-  const double *x2, *a2;
-  const float *picks_x, *picks_a;
-  const double *picks_x2, *picks_a2;
-  std::int64_t dim, classes;
-  float ex[kPickChunk], ea[kPickChunk];
-  double out[kPickChunk];
-
-  void meet(std::int64_t row, std::int64_t first, std::int64_t count) {
-    row_against_rows<kernel::Distance2, kernel::Float>(x + row * dim, picks_x + first * dim, count, dim, ex);
-    row_against_rows<kernel::Distance2, kernel::Float>(a + row * classes, picks_a + first * classes, count, classes,
-                                                       ea);
-    for (std::int64_t p = 0; p < count; ++p)
-      out[p] = outer_distance2(a2[row], x2[row], picks_a2[first + p], picks_x2[first + p], ea[p], ex[p]);
-  }
-  double operator[](std::int64_t p) const { return out[p]; }
-};
-
-struct DenseProducts {
-  const float* x;
-  const double* picks;
-  std::int64_t dim;
-  double out[kPickChunk];
-
-  void meet(std::int64_t row, std::int64_t first, std::int64_t count) {
-    row_against_rows<kernel::Dot, kernel::Double>(x + row * dim, picks + first * dim, count, dim, out);
-  }
-  double operator[](std::int64_t p) const { return out[p]; }
-};
-
-// Applies the picks in order to rows [first, last). The picks of a chunk stay in the cache while the rows pass by.
-template <class Rule, class Interactions>
-void apply_tile(Interactions meet, std::int64_t first, std::int64_t last, const Picks& picks, const double* weight,
-                typename Rule::State* state, double* key) {
-  for (std::int64_t chunk = 0; chunk < picks.vectors.rows; chunk += kPickChunk) {
-    const std::int64_t count = std::min(kPickChunk, picks.vectors.rows - chunk);
-    for (std::int64_t row = first; row < last; ++row) {
-      meet.meet(row - first, chunk, count);
-      const double w = weight ? weight[row] : 1;
-      typename Rule::State s = state[row];
-      for (std::int64_t p = 0; p < count; ++p) {
-        const double moment = picks.moments ? picks.moments[chunk + p] : 0;
-        Rule::apply(s, w, meet[p], moment, picks.first_ordinal + static_cast<std::uint32_t>(chunk + p));
-      }
-      state[row] = s;
-      key[row] = Rule::key(s, w);
+class OuterDistances {
+ public:
+  OuterDistances(const float* x, const Vectors& rows, const float* picks_x, const Vectors& picks)
+      : x_(x, picks_x, rows.x.dim),
+        a_(static_cast<const float*>(rows.a.data), static_cast<const float*>(picks.a.data), rows.a.dim),
+        rows_(rows),
+        picks_(picks) {}
+  void meet(std::span<const std::int32_t> tile, std::int64_t first, std::int64_t count) {
+    x_.meet(tile, first, count);
+    a_.meet(tile, first, count);
+    out_.resize(tile.size() * static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < tile.size(); ++i) {
+      const double a2 = rows_.a2[tile[i]], x2 = rows_.x2[tile[i]];
+      const std::size_t at = i * static_cast<std::size_t>(count);
+      for (std::int64_t p = 0; p < count; ++p)
+        out_[at + static_cast<std::size_t>(p)] =
+            outer_distance2(a2, x2, picks_.a2[first + p], picks_.x2[first + p], a_[at][p], x_[at][p]);
     }
   }
+  const double* operator[](std::size_t i) const { return out_.data() + i; }
+
+ private:
+  DenseDistances x_, a_;
+  const Vectors rows_;  // of the tile
+  const Vectors& picks_;
+  std::vector<double> out_;
+};
+
+// Brings rows [first, last) up to date, chunk of picks by chunk. Rows that have fallen below the floor drop out.
+template <class Rule, class Interactions>
+std::int64_t apply_tile(Interactions interactions, std::int64_t first, std::int64_t last, const Picks& picks,
+                        double floor, const RowStates& rows) {
+  const std::int64_t total = picks.vectors.rows;
+  auto* states = static_cast<typename Rule::State*>(rows.state);
+  std::vector<std::int32_t> active, meeting;
+  const auto seen = [&](std::int64_t row) { return rows.applied ? rows.applied[row] : 0; };
+  std::int64_t chunk = total, met = 0;
+  for (std::int64_t row = first; row < last; ++row) {
+    if (!(rows.key[row] >= floor) || seen(row) >= total) continue;
+    active.push_back(static_cast<std::int32_t>(row - first));
+    chunk = std::min<std::int64_t>(chunk, seen(row));
+  }
+  for (; chunk < total && !active.empty(); chunk += kPickChunk) {
+    const std::int64_t end = std::min(total, chunk + kPickChunk);
+    meeting.clear();
+    for (const std::int32_t i : active)
+      if (seen(first + i) < end) meeting.push_back(i);
+    if (meeting.empty()) continue;
+    interactions.meet(meeting, chunk, end - chunk);
+    for (std::size_t m = 0; m < meeting.size(); ++m) {
+      const std::int64_t row = first + meeting[m];
+      const double weight = rows.weight ? rows.weight[row] : 1;
+      const auto* values = interactions[m * static_cast<std::size_t>(end - chunk)];
+      typename Rule::State state = states[row];
+      const std::int64_t from = rows.applied ? std::max<std::int64_t>(rows.applied[row], chunk) : chunk;
+      for (std::int64_t p = from; p < end; ++p)
+        Rule::apply(state, weight, values[p - chunk], picks.moments ? picks.moments[p] : 0,
+                    static_cast<std::uint32_t>(p));
+      states[row] = state;
+      rows.key[row] = Rule::key(state, weight);
+      if (rows.applied) rows.applied[row] = static_cast<std::uint32_t>(end);
+    }
+    met += static_cast<std::int64_t>(meeting.size()) * (end - chunk);
+    std::erase_if(active, [&](std::int32_t i) { return !(rows.key[first + i] >= floor); });
+  }
+  return met;
 }
 
 // The best `count` of what is offered, in bounded memory.
@@ -141,7 +176,8 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string describe() const override {
-    return "cpu, " + std::to_string(workers_.threads()) + (workers_.threads() == 1 ? " thread" : " threads") + ", AVX2";
+    return "cpu, " + std::to_string(workers_.threads()) + (workers_.threads() == 1 ? " thread" : " threads") + ", " +
+           row_kernels().name;
   }
   std::size_t memory_bytes() const override { return 0; }
 
@@ -194,59 +230,56 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void start(RuleKind rule, const Start& how, std::int64_t rows, void* state, double* key) override {
+  void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& out) override {
     with_rule(rule, [&](auto r) {
       using Rule = decltype(r);
-      auto* states = static_cast<typename Rule::State*>(state);
+      auto* states = static_cast<typename Rule::State*>(out.state);
       for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
         for (std::int64_t i = first; i < last; ++i) {
-          const double weight = how.weight ? how.weight[i] : 1;
+          const double weight = out.weight ? out.weight[i] : 1;
           const double before = how.before ? how.before[i] : HUGE_VAL;
           states[i] = Rule::start(before, weight, how.seed, how.purpose, how.global_rows ? how.global_rows[i] : i);
-          key[i] = Rule::key(states[i], weight);
+          out.key[i] = Rule::key(states[i], weight);
+          if (out.applied) out.applied[i] = 0;
         }
       });
     });
   }
 
-  void apply(RuleKind rule, const Vectors& rows, const Picks& picks, const double* weight, void* state,
-             double* key) override {
+  std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
+                     const RowStates& states) override {
     std::vector<float> wide_picks;
     const Vectors& v = picks.vectors;
     const float* picks_x = v.x.type == Element::f64 ? nullptr : float_rows(v.x, 0, v.rows, wide_picks);
-    // Half the second-level cache for the rows of a tile.
-    const std::int64_t tile = rows_in(1 << 18, rows.x.dim * 4, 8, kTileRows);
-    const bool small = rows.rows * v.rows * (rows.x.dim + 32) < (1 << 19);
-    for_tiles(rows.rows, small ? rows.rows : tile, [&](std::int64_t first, std::int64_t last) {
+    // The rows of a tile stay in the second-level cache; few rows and picks are not worth waking a thread.
+    const bool small = rows.rows * v.rows * (rows.x.dim + 64) < (1 << 21);
+    const std::int64_t tile = small ? rows.rows : rows_in(1 << 18, rows.x.dim * 4, 16, kTileRows);
+    std::atomic<std::int64_t> met = 0;
+    for_tiles(rows.rows, tile, [&](std::int64_t first, std::int64_t last) {
       std::vector<float> scratch;
       const float* x = float_rows(rows.x, first, last - first, scratch);
-      with_rule(rule, [&](auto r) {
+      met += with_rule(rule, [&](auto r) {
         using Rule = decltype(r);
-        auto* states = static_cast<typename Rule::State*>(state);
-        if constexpr (!Rule::uses_distance) {
-          const auto* vectors = static_cast<const double*>(v.x.data);
-          apply_tile<Rule>(DenseProducts{x, vectors, v.x.dim, {}}, first, last, picks, weight, states, key);
-        } else if (!rows.outer()) {
-          apply_tile<Rule>(DenseDistances{x, picks_x, v.x.dim, {}}, first, last, picks, weight, states, key);
-        } else {
-          const auto* a = static_cast<const float*>(rows.a.from(first).data);
-          const auto* picks_a = static_cast<const float*>(v.a.data);
-          apply_tile<Rule>(
-              OuterDistances{
-                  x, a, rows.x2 + first, rows.a2 + first, picks_x, picks_a, v.x2, v.a2, v.x.dim, v.a.dim, {}, {}, {}},
-              first, last, picks, weight, states, key);
-        }
+        if constexpr (!Rule::uses_distance)
+          return apply_tile<Rule>(DenseProducts(x, static_cast<const double*>(v.x.data), v.x.dim), first, last, picks,
+                                  floor, states);
+        else if (rows.outer())
+          return apply_tile<Rule>(OuterDistances(x, rows.from(first, last - first), picks_x, v), first, last, picks,
+                                  floor, states);
+        else
+          return apply_tile<Rule>(DenseDistances(x, picks_x, v.x.dim), first, last, picks, floor, states);
       });
     });
+    return met;
   }
 
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override {
     std::vector<Best> best(static_cast<std::size_t>(workers_.threads()), Best(count));
-    workers_.share(tiles_of(rows), [&](std::int64_t tile, int thread) {
+    constexpr std::int64_t kScanRows = 16384;  // less is not worth waking a thread
+    share_tiles(rows, kScanRows, [&](std::int64_t first, std::int64_t last, int thread) {
       Best& mine = best[static_cast<std::size_t>(thread)];
-      const std::int64_t last = std::min(rows, (tile + 1) * kTileRows);
-      for (std::int64_t i = tile * kTileRows; i < last; ++i)
+      for (std::int64_t i = first; i < last; ++i)
         if (selectable[i]) mine.offer({key[i], global_rows[i]});
     });
     std::vector<Candidate> all;
@@ -258,6 +291,18 @@ class CpuBackend final : public Backend {
     std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end(), beats);
     all.resize(kept);
     return all;
+  }
+
+  double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
+    const std::int64_t stride = std::max<std::int64_t>(1, rows / kExactRows);
+    std::vector<double> keys;
+    for (std::int64_t i = 0; i < rows; i += stride)
+      if (selectable[i]) keys.push_back(key[i]);
+    const std::int64_t place = (count + stride - 1) / stride;
+    if (static_cast<std::int64_t>(keys.size()) < place) return kNoCandidate.value;
+    const auto at = keys.begin() + (place - 1);
+    std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
+    return *at;
   }
 
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
@@ -274,23 +319,26 @@ class CpuBackend final : public Backend {
     const std::size_t n = static_cast<std::size_t>(count);
     std::vector<std::vector<std::int64_t>> partial(static_cast<std::size_t>(workers_.threads()),
                                                    std::vector<std::int64_t>(n));
-    share_tiles(rows, kTileRows, [&](std::int64_t first, std::int64_t last, int thread) {
-      std::int64_t* sums = partial[static_cast<std::size_t>(thread)].data();
-      float dots[kPickChunk];
-      for (std::int64_t chunk = 0; chunk < count; chunk += kPickChunk) {
-        const std::int64_t many = std::min(kPickChunk, count - chunk);
-        for (std::int64_t i = first; i < last; ++i) {
-          row_against_rows<kernel::Dot, kernel::Float>(x + i * ground.dim, y + chunk * ground.dim, many, ground.dim,
-                                                       dots);
-          const double w = weight ? weight[i] : 1;
-          const std::int64_t covered = fixed.of(w * static_cast<double>(best[i]));
-          for (std::int64_t p = 0; p < many; ++p) {
-            const float s = clipped_cosine(dots[p]);
-            if (s > best[i]) sums[chunk + p] += fixed.of(w * static_cast<double>(s)) - covered;
-          }
-        }
-      }
-    });
+    share_tiles(rows, rows_in(1 << 18, ground.row_bytes(), 16, kTileRows),
+                [&](std::int64_t first, std::int64_t last, int thread) {
+                  std::int64_t* sums = partial[static_cast<std::size_t>(thread)].data();
+                  const RowPointers tile = pointers(x + first * ground.dim, last - first, ground.dim);
+                  std::vector<float> all_dots(tile.size() * kPickChunk);
+                  for (std::int64_t chunk = 0; chunk < count; chunk += kPickChunk) {
+                    const std::int64_t many = std::min(kPickChunk, count - chunk);
+                    row_kernels().dots(tile.data(), last - first, y + chunk * ground.dim, many, ground.dim,
+                                       all_dots.data());
+                    for (std::int64_t i = first; i < last; ++i) {
+                      const float* dots = all_dots.data() + (i - first) * many;
+                      const double w = weight ? weight[i] : 1;
+                      const std::int64_t covered = fixed.of(w * static_cast<double>(best[i]));
+                      for (std::int64_t p = 0; p < many; ++p) {
+                        const float s = clipped_cosine(dots[p]);
+                        if (s > best[i]) sums[chunk + p] += fixed.of(w * static_cast<double>(s)) - covered;
+                      }
+                    }
+                  }
+                });
     std::fill(gains, gains + count, 0);
     for (const auto& sums : partial)
       for (std::size_t j = 0; j < n; ++j) gains[j] += sums[j];
@@ -300,12 +348,13 @@ class CpuBackend final : public Backend {
     const auto* x = static_cast<const float*>(ground.data);
     const auto* y = static_cast<const float*>(picks.data);
     for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
-      float dots[kPickChunk];
+      const RowPointers tile = pointers(x + first * ground.dim, last - first, ground.dim);
+      std::vector<float> all_dots(tile.size() * kPickChunk);
       for (std::int64_t chunk = 0; chunk < count; chunk += kPickChunk) {
         const std::int64_t many = std::min(kPickChunk, count - chunk);
+        row_kernels().dots(tile.data(), last - first, y + chunk * ground.dim, many, ground.dim, all_dots.data());
         for (std::int64_t i = first; i < last; ++i) {
-          row_against_rows<kernel::Dot, kernel::Float>(x + i * ground.dim, y + chunk * ground.dim, many, ground.dim,
-                                                       dots);
+          const float* dots = all_dots.data() + (i - first) * many;
           for (std::int64_t p = 0; p < many; ++p) best[i] = std::max(best[i], clipped_cosine(dots[p]));
         }
       }

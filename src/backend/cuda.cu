@@ -177,14 +177,15 @@ __global__ void widen_values(const __half* from, std::int64_t count, float* to) 
 }
 
 template <class Rule>
-__global__ void start_rows(Start how, std::int64_t rows, typename Rule::State* state, double* key) {
+__global__ void start_rows(Start how, std::int64_t rows, RowStates out) {
   for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) {
-    const double weight = how.weight ? how.weight[i] : 1;
+    const double weight = out.weight ? out.weight[i] : 1;
     const double before = how.before ? how.before[i] : HUGE_VAL;
     const typename Rule::State s =
         Rule::start(before, weight, how.seed, how.purpose, how.global_rows ? how.global_rows[i] : i);
-    state[i] = s;
-    key[i] = Rule::key(s, weight);
+    static_cast<typename Rule::State*>(out.state)[i] = s;
+    out.key[i] = Rule::key(s, weight);
+    if (out.applied) out.applied[i] = 0;
   }
 }
 
@@ -209,32 +210,46 @@ __device__ inline double interaction(const Vectors& rows, std::int64_t first, st
 }
 
 // A warp owns kTileRows rows for all picks; the kTilePicks lanes of a row hold its state and apply the same picks to
-// it, in order. Bytes per row: its vectors once per kTilePicks picks (the first time from memory, then from the caches
-// if they hold it), state and key once. Flops per row and pick: 3 per component (2 for products).
+// it, in order, until it falls below the floor. A warp none of whose rows reaches the floor reads their keys and no
+// more. Bytes per row: its vectors once per kTilePicks picks (the first time from memory, then from the caches if they
+// hold it), state and key once. Flops per row and pick: 3 per component (2 for products).
 template <class Rule, class X>
 __global__ void __launch_bounds__(kThreads)
-    apply_picks(Vectors rows, Picks picks, const double* weight, typename Rule::State* state, double* key) {
+    apply_picks(Vectors rows, Picks picks, double floor, RowStates states, unsigned long long* met) {
   const int lane = lane_of_warp();
   const std::int64_t count = picks.vectors.rows;
   for (std::int64_t first = warp_of_grid() * kTileRows; first < rows.rows; first += warps_of_grid() * kTileRows) {
     const std::int64_t own = first + lane / kTilePicks;
     const std::int64_t row = own < rows.rows ? own : rows.rows - 1;
-    const double w = weight ? weight[row] : 1;
-    typename Rule::State s = state[row];
-    for (std::int64_t at = 0; at < count; at += kTilePicks) {
+    double key = own < rows.rows ? states.key[row] : NAN;
+    std::int64_t seen = states.applied ? states.applied[row] : 0;
+    std::int64_t at = key >= floor ? seen : count;
+    for (int other = kLanes / 2; other >= kTilePicks; other /= 2) {
+      const std::int64_t theirs = __shfl_xor_sync(kWholeWarp, at, other);
+      at = theirs < at ? theirs : at;
+    }
+    if (at >= count) continue;
+    const double w = states.weight ? states.weight[row] : 1;
+    typename Rule::State s = static_cast<const typename Rule::State*>(states.state)[row];
+    const std::int64_t before = seen;
+    for (; at < count && __any_sync(kWholeWarp, key >= floor && seen < count); at += kTilePicks) {
       const int many = static_cast<int>(count - at < kTilePicks ? count - at : kTilePicks);
       const int pick = lane % kTilePicks < many ? lane % kTilePicks : many - 1;
       const double mine = interaction<Rule, X>(rows, first, row, picks.vectors, at, at + pick);
+      const bool takes_part = key >= floor;
       for (int p = 0; p < many; ++p) {
         const double value = __shfl_sync(kWholeWarp, mine, p, kTilePicks);
-        const double moment = picks.moments ? picks.moments[at + p] : 0;
-        Rule::apply(s, w, value, moment, picks.first_ordinal + static_cast<std::uint32_t>(at + p));
+        if (!takes_part || at + p < seen) continue;
+        Rule::apply(s, w, value, picks.moments ? picks.moments[at + p] : 0, static_cast<std::uint32_t>(at + p));
       }
+      if (takes_part) key = Rule::key(s, w);
+      if (takes_part && seen < at + many) seen = at + many;
     }
-    if (own < rows.rows && lane % kTilePicks == 0) {
-      state[row] = s;
-      key[row] = Rule::key(s, w);
-    }
+    if (own >= rows.rows || lane % kTilePicks != 0 || seen == before) continue;
+    static_cast<typename Rule::State*>(states.state)[row] = s;
+    states.key[row] = key;
+    if (states.applied) states.applied[row] = static_cast<std::uint32_t>(seen);
+    atomicAdd(met, static_cast<unsigned long long>(seen - before));
   }
 }
 
@@ -242,6 +257,11 @@ __global__ void __launch_bounds__(kThreads)
 __device__ inline std::uint64_t ordered(double key) {
   const std::uint64_t bits = bits_of_double(key + 0.0);  // -0 becomes 0: they are equal
   return bits >> 63 ? ~bits : bits | 0x8000000000000000ULL;
+}
+
+// The key whose `ordered` this is.
+double key_of(std::uint64_t order) {
+  return double_of_bits(order >> 63 ? order & 0x7fffffffffffffffULL : ~order);
 }
 
 __global__ void order_keys(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::uint64_t* out) {
@@ -492,17 +512,14 @@ class CudaBackend final : public Backend {
     finish();
   }
 
-  void start(RuleKind rule, const Start& how, std::int64_t rows, void* state, double* key) override {
-    with_rule(rule, [&](auto r) {
-      using Rule = decltype(r);
-      launch(start_rows<Rule>, blocks(rows, kThreads), how, rows, static_cast<typename Rule::State*>(state), key);
-    });
+  void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) override {
+    with_rule(rule, [&](auto r) { launch(start_rows<decltype(r)>, blocks(rows, kThreads), how, rows, states); });
     finish();
   }
 
-  void apply(RuleKind rule, const Vectors& rows, const Picks& picks, const double* weight, void* state,
-             double* key) override {
-    if (picks.vectors.rows == 0) return;
+  std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
+                     const RowStates& states) override {
+    if (picks.vectors.rows == 0) return 0;
     Picks wide = picks;
     Array<float> values;  // float16 picks as float32, exactly: one kernel less per type of pick
     if (picks.vectors.x.type == Element::f16) {
@@ -512,17 +529,25 @@ class CudaBackend final : public Backend {
              values.data());
       wide.vectors.x = {values.data(), Element::f32, picks.vectors.x.dim};
     }
+    unsigned long long met = 0;
+    Array<unsigned long long> counter(*this, std::span<const unsigned long long>(&met, 1));
     with_rule(rule, [&](auto r) {
       using Rule = decltype(r);
       expect((wide.vectors.x.type == Element::f64) != Rule::uses_distance, "picks are of the rule's type");
       expect(!rows.outer() || Rule::uses_distance, "outer products have distances only");
       with_elements(rows.x, [&](const auto* x) {
         using X = std::remove_cvref_t<decltype(*x)>;
-        launch(apply_picks<Rule, X>, blocks(rows.rows, kWarps * kTileRows), rows, wide, weight,
-               static_cast<typename Rule::State*>(state), key);
+        launch(apply_picks<Rule, X>, blocks(rows.rows, kWarps * kTileRows), rows, wide, floor, states, counter.data());
       });
     });
     finish();
+    counter.read(std::span(&met, 1));
+    return static_cast<std::int64_t>(met);
+  }
+
+  double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
+    const std::uint64_t nth = count <= rows ? nth_largest(key, selectable, rows, count) : 0;
+    return nth == 0 ? kNoCandidate.value : key_of(nth);
   }
 
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,

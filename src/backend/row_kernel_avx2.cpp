@@ -1,0 +1,77 @@
+// The row kernels on AVX2, the floor of every processor that we run on.
+#include <immintrin.h>
+
+#include "backend/row_kernel_blocks.hpp"
+
+namespace seine {
+namespace {
+
+__m256i mask_of(int words) {  // the first `words` (0..8) 32-bit words
+  alignas(32) static constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - words));
+}
+
+struct Float8 {
+  using Value = float;
+  using Register = __m256;
+  static constexpr int kWidth = 8;
+  static Register zero() { return _mm256_setzero_ps(); }
+  static Register load(const float* p) { return _mm256_loadu_ps(p); }
+  static Register load(const float* p, int lanes) { return _mm256_maskload_ps(p, mask_of(lanes)); }
+  static Register fma(Register x, Register y, Register z) { return _mm256_fmadd_ps(x, y, z); }
+  static Register add(Register x, Register y) { return _mm256_add_ps(x, y); }
+  static Register subtract(Register x, Register y) { return _mm256_sub_ps(x, y); }
+  static float fold(Register r) {
+    __m128 v = _mm_add_ps(_mm256_castps256_ps128(r), _mm256_extractf128_ps(r, 1));
+    v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
+  }
+};
+
+struct Double4 {
+  using Value = double;
+  using Register = __m256d;
+  static constexpr int kWidth = 4;
+  static Register zero() { return _mm256_setzero_pd(); }
+  static Register load(const double* p) { return _mm256_loadu_pd(p); }
+  static Register load(const double* p, int lanes) { return _mm256_maskload_pd(p, mask_of(2 * lanes)); }
+  static Register load(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+  static Register load(const float* p, int lanes) {
+    return _mm256_cvtps_pd(_mm_maskload_ps(p, _mm256_castsi256_si128(mask_of(lanes))));
+  }
+  static Register fma(Register x, Register y, Register z) { return _mm256_fmadd_pd(x, y, z); }
+  static Register add(Register x, Register y) { return _mm256_add_pd(x, y); }
+  static double fold(Register r) {
+    const __m128d v = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd(r, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(v, _mm_unpackhi_pd(v, v)));
+  }
+};
+
+}  // namespace
+
+const RowKernels& row_kernels_avx2() {
+  static constexpr RowKernels kKernels{"AVX2", meet<Distance2, Float8, 2, 4, float>, meet<Dot, Float8, 2, 4, float>,
+                                       meet<Dot, Double4, 2, 4, float>};
+  return kKernels;
+}
+
+const RowKernels& row_kernels() {
+  static const RowKernels* const kBest = row_kernels_avx512() ? row_kernels_avx512() : &row_kernels_avx2();
+  return *kBest;
+}
+
+double wide_dot(const double* x, const double* y, std::int64_t dim) {
+  double out = 0;
+  meet<Dot, Double4, 1, 1, double>(&x, 1, y, 1, dim, &out);
+  return out;
+}
+
+void widen(const void* half, std::int64_t count, float* out) {
+  const auto* h = static_cast<const std::uint16_t*>(half);
+  std::int64_t i = 0;
+  for (; i + 8 <= count; i += 8)
+    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(h + i))));
+  for (; i < count; ++i) out[i] = _cvtsh_ss(h[i]);
+}
+
+}  // namespace seine

@@ -1,0 +1,109 @@
+// The block kernel over a vector type V; included by one source per instruction set. Everything is in an anonymous
+// namespace: code of one instruction set must never be linked where another was meant.
+//
+// V has kWidth lanes of V::Value, zero, load(pointer[, lanes]) of float32 or V::Value, fma, add, subtract, fold (kWidth
+// lanes to one, halves first).
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "backend/row_kernel.hpp"
+#include "seine/row_math.hpp"
+
+namespace seine {
+namespace {
+
+struct Dot {
+  template <class V>
+  static inline auto step(typename V::Register x, typename V::Register y, typename V::Register sum) {
+    return V::fma(x, y, sum);
+  }
+};
+
+struct Distance2 {
+  template <class V>
+  static inline auto step(typename V::Register x, typename V::Register y, typename V::Register sum) {
+    const auto difference = V::subtract(x, y);
+    return V::fma(difference, difference, sum);
+  }
+};
+
+// Sums of one slice of lanes for a block of R rows and P picks.
+template <class V, int R, int P>
+struct Block {
+  typename V::Register sum[R][P];
+
+  void add(const Block& other) {
+    for (int r = 0; r < R; ++r)
+      for (int p = 0; p < P; ++p) sum[r][p] = V::add(sum[r][p], other.sum[r][p]);
+  }
+};
+
+template <class Op, class V, int R, int P, class X>
+inline Block<V, R, P> slice(const X* const* x, const typename V::Value* y, std::int64_t dim, int first_lane) {
+  Block<V, R, P> block;
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) block.sum[r][p] = V::zero();
+  std::int64_t c = first_lane;
+  for (; c + V::kWidth <= dim; c += kLanes) {
+    typename V::Register xs[R];
+    for (int r = 0; r < R; ++r) xs[r] = V::load(x[r] + c);
+    for (int p = 0; p < P; ++p) {
+      const auto ys = V::load(y + p * dim + c);
+      for (int r = 0; r < R; ++r) block.sum[r][p] = Op::template step<V>(xs[r], ys, block.sum[r][p]);
+    }
+  }
+  if (c < dim) {
+    const int lanes = static_cast<int>(dim - c);
+    typename V::Register xs[R];
+    for (int r = 0; r < R; ++r) xs[r] = V::load(x[r] + c, lanes);
+    for (int p = 0; p < P; ++p) {
+      const auto ys = V::load(y + p * dim + c, lanes);
+      for (int r = 0; r < R; ++r) block.sum[r][p] = Op::template step<V>(xs[r], ys, block.sum[r][p]);
+    }
+  }
+  return block;
+}
+
+// The slices first, first + stride, ... folded as row_math.hpp pairs them: the slice with the one half of all lanes
+// away.
+template <class Op, class V, int R, int P, int Slices, class X>
+inline Block<V, R, P> slices(const X* const* x, const typename V::Value* y, std::int64_t dim, int first, int stride) {
+  if constexpr (Slices == 1) {
+    return slice<Op, V, R, P>(x, y, dim, first * V::kWidth);
+  } else {
+    Block<V, R, P> even = slices<Op, V, R, P, Slices / 2>(x, y, dim, first, 2 * stride);
+    if ((first + stride) * V::kWidth < dim)  // else those lanes are empty, and adding zeros changes nothing
+      even.add(slices<Op, V, R, P, Slices / 2>(x, y, dim, first + stride, 2 * stride));
+    return even;
+  }
+}
+
+template <class Op, class V, int R, int P, class X>
+inline void meet_block(const X* const* x, const typename V::Value* y, std::int64_t dim, typename V::Value* out,
+                       std::int64_t stride) {
+  const Block<V, R, P> block = slices<Op, V, R, P, kLanes / V::kWidth>(x, y, dim, 0, 1);
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) out[r * stride + p] = V::fold(block.sum[r][p]);
+}
+
+// A few picks stay in the first-level cache while all rows pass by.
+template <class Op, class V, int R, int P, class X>
+void meet(const X* const* rows, std::int64_t count, const typename V::Value* picks, std::int64_t pick_count,
+          std::int64_t dim, typename V::Value* out) {
+  std::int64_t p = 0;
+  const auto band = [&]<int Width>() {
+    std::int64_t r = 0;
+    for (; r + R <= count; r += R)
+      meet_block<Op, V, R, Width>(rows + r, picks + p * dim, dim, out + r * pick_count + p, pick_count);
+    for (; r < count; ++r)
+      meet_block<Op, V, 1, Width>(rows + r, picks + p * dim, dim, out + r * pick_count + p, pick_count);
+    p += Width;
+  };
+  while (p + P <= pick_count) band.template operator()<P>();
+  while (p < pick_count) band.template operator()<1>();
+}
+
+}  // namespace
+}  // namespace seine
