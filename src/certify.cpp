@@ -182,7 +182,8 @@ class Certifier {
       }
       value += gain;
     }
-    conclude(value, std::max(above(bound + rounding), value), kind);
+    // Nothing to gain is exact, and 0 / 0 is 1.
+    conclude(value, bound > 0 ? std::max(above(bound + rounding), value) : value, kind);
   }
 
   // Sum over the rows of weight * (similarity - what covered rows give).

@@ -32,7 +32,8 @@ using Rows = std::span<const std::int64_t>;
 
 // Classes and scores of the own rows, from the files.
 struct Predictions {
-  std::vector<std::int64_t> classes;  // reference classes, else the predicted ones; empty: neither
+  bool has_classes = false, has_scores = false;  // the same on every rank, whatever it owns
+  std::vector<std::int64_t> classes;             // reference classes, else the predicted ones; empty: neither
   std::vector<double> entropy, margin;
   std::int64_t distinct_classes = 0;  // in the whole pool
 };
@@ -40,6 +41,8 @@ struct Predictions {
 Predictions read_predictions(const Comm& comm, const PoolFiles& files, const Ownership& own) {
   const PoolShape& shape = files.shape();
   Predictions out;
+  out.has_classes = shape.reference_classes || shape.classes > 0;
+  out.has_scores = shape.classes > 0;
   comm.agree([&] {
     const std::int64_t passes = std::max<std::int64_t>(shape.passes, 1);
     std::vector<double> block;
@@ -95,15 +98,13 @@ class Judge {
       values[3] = mean_similarity(batch);
       pairs(batch, values);
     }
-    if (!predictions_.classes.empty() || pool_.own() == 0) values[6] = class_balance(batch);
-    if (has_scores_) {
+    if (predictions_.has_classes) values[6] = class_balance(batch);
+    if (predictions_.has_scores) {
       values[7] = mean(pool_.fetch_column(batch, predictions_.entropy));
       values[8] = mean(pool_.fetch_column(batch, predictions_.margin));
     }
     return values;
   }
-
-  void use_scores() { has_scores_ = true; }
 
  private:
   void distances(Rows batch, std::vector<double>& values) const {
@@ -168,7 +169,6 @@ class Judge {
   const Predictions& predictions_;
   const bool embeddings_;
   const Pool &rest_, &unit_, &unit_rest_;
-  bool has_scores_ = false;
 };
 
 // The rows that nobody covered, or a sample of them.
@@ -280,8 +280,7 @@ Evaluation evaluate(const EvaluationRequest& request, const Comm& comm, Backend&
   }
   const Pool rest = uncovered(pool, request), unit_rest = uncovered(unit, request);
   const Predictions predictions = read_predictions(comm, files, own);
-  Judge judge(pool, predictions, wanted.embeddings, rest, unit, unit_rest);
-  if (files.shape().classes > 0) judge.use_scores();
+  const Judge judge(pool, predictions, wanted.embeddings, rest, unit, unit_rest);
 
   Evaluation result;
   result.files = request.picked;
