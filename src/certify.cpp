@@ -6,6 +6,8 @@
 
 #include "backend/row_kernel.hpp"
 #include "seine/certificate.hpp"
+#include "seine/cover.hpp"
+#include "seine/log_determinant.hpp"
 #include "seine/pick.hpp"
 
 namespace seine {

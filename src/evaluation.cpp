@@ -10,6 +10,7 @@
 
 #include "backend/row_kernel.hpp"
 #include "duplicate_ids.hpp"
+#include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/id_list.hpp"
 #include "seine/ids.hpp"

@@ -267,6 +267,10 @@ Packed Pool::fetch(std::span<const std::int64_t> rows) const {
   return Packed(*backend_, type_, dim_, classes_, std::move(x), std::move(a));
 }
 
+std::vector<float> Pool::fetch_scores(std::span<const std::int64_t> rows) const {
+  return columns.score ? fetch_column(rows, *columns.score) : std::vector<float>(rows.size(), std::nanf(""));
+}
+
 Packed Pool::own_rows() const {
   return Packed(*backend_, type_, dim_, 0, x_.to_host(), {});
 }

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "duplicate_ids.hpp"
+#include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/ids.hpp"
 #include "seine/loader.hpp"

@@ -387,7 +387,16 @@ TEST_P(CudaLoops, FacilityLocation) {
           on.raise(x, rows(), y, raised, best.data());
           add_all(bits, best.to_host());
           std::vector<std::int64_t> gains(static_cast<std::size_t>(count), 42);
-          on.gains(x, rows(), weights ? weight.data() : nullptr, best.data(), fixed, y, count, gains.data());
+          on.gains(x, {rows(), nullptr, best.data(), nullptr}, weights ? weight.data() : nullptr, fixed, y, count,
+                   gains.data());
+          for (const std::int64_t gain : gains) bits.push_back(static_cast<std::uint64_t>(gain));
+          std::vector<std::int64_t> some;
+          for (std::int64_t i = 0; i < rows(); i += 2) some.push_back(i);
+          const Array<std::int64_t> band(on, some);
+          const Array<float> above(on, std::vector<float>(some.size(), 0.1f));
+          const Array<float> below(on, std::vector<float>(some.size(), 0.4f));
+          on.gains(x, {band.size(), band.data(), above.data(), below.data()}, weights ? weight.data() : nullptr, fixed,
+                   y, count, gains.data());
           for (const std::int64_t gain : gains) bits.push_back(static_cast<std::uint64_t>(gain));
         }
         return bits;

@@ -415,8 +415,8 @@ TEST_P(Loops, GainsAndRaise) {
     const Array<double> weight_ = put(weight);
     for (const bool weighted : {false, true}) {
       std::vector<std::int64_t> gains(static_cast<std::size_t>(rows), 0), want = gains;
-      backend().gains(ground, rows, weighted ? weight_.data() : nullptr, best_.data(), fixed, ground, rows,
-                      gains.data());
+      backend().gains(ground, {rows, nullptr, best_.data(), nullptr}, weighted ? weight_.data() : nullptr, fixed,
+                      ground, rows, gains.data());
       for (std::int64_t j = 0; j < rows; ++j)
         for (std::int64_t i = 0; i < rows; ++i) {
           const double w = weighted ? weight[i] : 1;
@@ -424,6 +424,23 @@ TEST_P(Loops, GainsAndRaise) {
           if (s > best[i]) want[j] += fixed.of(w * s) - fixed.of(w * best[i]);
         }
       EXPECT_TRUE(same_bits(gains, want)) << "gains, dim " << dim << (weighted ? " weighted" : "");
+
+      // A band of every third row, between the coverage of nothing and that of the picks: what they took away.
+      std::vector<std::int64_t> some;
+      std::vector<float> above, below;
+      std::fill(want.begin(), want.end(), 0);
+      for (std::int64_t i = 0; i < rows; i += 3) {
+        some.push_back(i);
+        above.push_back(0);
+        below.push_back(best[i]);
+        for (std::int64_t j = 0; j < rows; ++j)
+          want[j] += fixed.of((weighted ? weight[i] : 1) * std::min(similarity(i, j), best[i]));
+      }
+      const Array<std::int64_t> some_ = put(some);
+      const Array<float> above_ = put(above), below_ = put(below);
+      backend().gains(ground, {some_.size(), some_.data(), above_.data(), below_.data()},
+                      weighted ? weight_.data() : nullptr, fixed, ground, rows, gains.data());
+      EXPECT_TRUE(same_bits(gains, want)) << "band, dim " << dim << (weighted ? " weighted" : "");
     }
   }
 }

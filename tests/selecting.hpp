@@ -107,7 +107,8 @@ inline void expect_answer(const Batch& batch, const Answer& answer, const View& 
     EXPECT_TRUE(near(got.ratio, want.ratio, 2 * room, 1e-9)) << "ratio";
     const bool lower = want.kind == "radius", upper = want.kind == "submodular";
     EXPECT_TRUE(!lower || got.bound <= want.bound * (1 + 1e-7)) << "a lower bound is rounded down";
-    EXPECT_TRUE(!upper || got.bound >= want.bound * (1 - 2e-6) - absolute) << "an upper bound is rounded up: " << got.bound << ", " << want.bound << ", " << got.bound_kind;
+    EXPECT_TRUE(!upper || got.bound >= want.bound * (1 - 2e-6) - absolute)
+        << "an upper bound is rounded up: " << got.bound << ", " << want.bound << ", " << got.bound_kind;
   }
   const bool undivided = got.value == 0 && got.bound == 0;
   EXPECT_TRUE(near(got.ratio, undivided ? 1 : got.value / got.bound, 1e-12, 0)) << "ratio of value and bound";

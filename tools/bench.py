@@ -8,7 +8,6 @@ those of tools/quickstart.sh.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / "build/release/bin"
-CASES = {  # name: (strategy, pool, needs)
+CASES = {  # name: (strategy, pool)
     "k_center, pixels 60,000 x 784": ("k_center", "pixels.h5"),
     "k_center, hidden layer 60,000 x 128": ("k_center", "hidden.h5"),
     "badge, hidden layer 60,000 x (128, 10)": ("badge", "hidden.h5"),
@@ -112,6 +111,11 @@ def measure(name, strategy, pool, options):
             "seine_seconds": seine, "ratios": ratios, "agrees": bool(agrees), "notes": notes}  # fmt: skip
 
 
+def processor():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
@@ -122,9 +126,11 @@ def main():
     options = parser.parse_args()
     options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
     build()
     make_pools(options.folder)
-
+    if load > 0.5:
+        print(f"This machine is busy (load {load:.1f}): the ratios will be too.", file=sys.stderr)
     print(f"{options.picks:,} picks, {options.threads} threads, {options.repeats} repeats in turn; seconds are medians\n")
     print(f"{'':<40}{'loop s':>9}{'seine s':>9}   {'ratio: min':>10}{'median':>8}{'max':>8}   agreement")
     results = []
@@ -137,8 +143,7 @@ def main():
         ratios = result["ratios"]
         print(f"{name:<40}{loop:>9.3f}{seine:>9.3f}   {min(ratios):>10.2f}{statistics.median(ratios):>8.2f}{max(ratios):>8.2f}"
               f"   {'yes' if result['agrees'] else 'NO'}: {result['notes'][0]}", flush=True)  # fmt: skip
-    machine = {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
-               "load_before": os.getloadavg()[2]}  # fmt: skip
+    machine = {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "load_before": load}
     (options.folder / "bench.json").write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
     print(f"\n{options.folder / 'bench.json'}")
     if not results or not all(result["agrees"] for result in results):

@@ -17,6 +17,8 @@ function close_entry() {
   entry = ""
 }
 
+{ gsub(/\033\[[0-9;]*m/, "") }  # colours
+
 FNR == NR {
   if (match($0, /^ *[0-9]+\/[0-9]+ Test +#[0-9]+: /)) {
     name = substr($0, RLENGTH + 1); status = name

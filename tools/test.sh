@@ -53,10 +53,12 @@ if [[ $tidy == yes ]]; then
   check clang-tidy run-clang-tidy-19 -quiet -p $build "${files[@]}"
 fi
 
-rm -f $build/Testing/Temporary/LastTest.log
+log=$build/Testing/Temporary/LastTest.log
+rm -f $log $log.tmp # it has the second name until ctest ends
+export GTEST_COLOR=no
 status=0
 ctest --preset release --no-tests=error -j "$(nproc)" "${ctest_options[@]}" 2>&1 | tee $build/ctest.txt || status=$?
-counts=$({ cat $build/Testing/Temporary/LastTest.log 2>/dev/null || true; } | awk -f tools/count_tests.awk $build/ctest.txt -)
+counts=$({ cat $log 2>/dev/null || cat $log.tmp 2>/dev/null || true; } | awk -f tools/count_tests.awk $build/ctest.txt -)
 if [[ $counts == "0 passed, 0 failed, 0 skipped" ]]; then
   check "no test ran" false
 elif ((status != 0)) && [[ $counts == *" 0 failed"* ]]; then

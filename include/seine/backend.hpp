@@ -72,6 +72,14 @@ struct Start {
   Purpose purpose{"none"};
 };
 
+// Ground rows and two levels of coverage for each, in order of `rows`. Backend memory.
+struct Band {
+  std::int64_t count = 0;
+  const std::int64_t* rows = nullptr;  // positions among the ground rows; null: the first `count`
+  const float* above = nullptr;
+  const float* below = nullptr;  // null: 1, the most there is
+};
+
 class Backend {
  public:
   static constexpr std::int64_t kExactRows = 65536;
@@ -119,9 +127,9 @@ class Backend {
                       void* host) = 0;
 
   // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot) ---
-  // gains[j] = sum over ground rows i of fixed(weight_i * s_ij) - fixed(weight_i * best_i) where s_ij > best_i. To the
-  // host.
-  virtual void gains(const Field& ground, std::int64_t rows, const double* weight, const float* best, FixedPoint fixed,
+  // gains[j] = sum over the rows i of `band` of fixed(weight_i * min(s_ij, below_i)) - fixed(weight_i * above_i) where
+  // s_ij > above_i: what candidate j adds between two levels of coverage. To the host.
+  virtual void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                      const Field& candidates, std::int64_t count, std::int64_t* gains) = 0;
   // best_i = max(best_i, s_ij) over all picks j.
   virtual void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) = 0;

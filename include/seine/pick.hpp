@@ -14,12 +14,7 @@
 
 namespace seine {
 
-// What covered rows leave behind, besides the column `before` of the pool.
-struct Prior {
-  const Pool* outside = nullptr;  // labelled rows that are not in the pool; null: none
-  std::vector<double> precision;  // log_det: P = (I + X^T X / noise)^-1 over covered rows, [dim, dim]; empty: I
-  double covered_value = 0;       // log_det: log det of the covered rows
-};
+struct Prior;
 
 // One run of a strategy on one pool: the whole of it, a partition, or a union of picks.
 struct Task {
@@ -33,6 +28,9 @@ struct Task {
   const Console* console = nullptr;  // on rank 0 of the job, else null
 
   std::string parameter(std::string_view name) const { return seine::parameter(entry, request.set, name); }
+  void report(std::int64_t picked) const {
+    if (console) console->progress("select", picked, batch);
+  }
 };
 
 struct Picked {
@@ -66,28 +64,5 @@ Picked pick_falling(Pool& pool, const Falling& how, const Task& task);
 
 // Gains that need all ground rows: facility location with similarity = cosine clipped at 0. Lazy, in fixed point.
 Picked pick_covering(Pool& pool, const Pool& ground, const Task& task);
-
-// Collective. What `centres` (rows of `of`) leave of the rows of `on`: squared distance to the nearest of them and of
-// what `on.columns.before` says. One value per own row of `on`.
-std::vector<double> distances2_to(const Pool& on, const Pool& of, std::span<const std::int64_t> centres,
-                                  const std::optional<std::vector<double>>& before);
-// Likewise the largest clipped cosine; unit rows.
-std::vector<float> similarities_to(const Pool& on, const Pool& of, std::span<const std::int64_t> centres,
-                                   const std::optional<std::vector<double>>& before);
-
-// Collective. Covered rows of the pool and outside of it, into columns.before.
-void cover_by_distance(Pool& pool, const Prior& prior);
-void cover_by_similarity(Pool& pool, const Prior& prior);
-// `unit`: rows of norm 1 count with a squared norm of exactly 1.
-void cover_by_variance(Pool& pool, double noise, bool unit, Prior& prior);
-
-// Collective. log det(I + X X^T / noise) gained by these rows of the pool, in order, after the prior; by all rows
-// together.
-double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, double noise, bool unit,
-                       const Prior& prior);
-double log_determinant_of_all(const Pool& pool, double noise, bool unit, const Prior& prior);
-
-// log(1 + x), from our own logarithm.
-double log_one_plus(double x);
 
 }  // namespace seine

@@ -94,7 +94,8 @@ class Pool {
   std::vector<std::byte> fetch_items(std::span<const std::int64_t> rows, const void* column, std::size_t item) const;
   template <Plain T>
   std::vector<T> fetch_column(std::span<const std::int64_t> rows, const std::vector<T>& column) const;
-  Packed own_rows() const;  // not collective: x of all own rows
+  Packed own_rows() const;                                                    // not collective: x of all own rows
+  std::vector<float> fetch_scores(std::span<const std::int64_t> rows) const;  // collective; NaN without the column
   // Calls visit(position among the own rows, position in `rows`) for each of `rows` that is here. Not collective.
   void for_own(std::span<const std::int64_t> rows, const std::function<void(std::int64_t, std::size_t)>& visit) const;
 

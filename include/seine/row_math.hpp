@@ -107,6 +107,12 @@ SEINE_HD inline double log_of(double x) {
   return fma(power, ln2_high, f + fma(power, ln2_low, tail));
 }
 
+// log(1 + x) for x >= 0, without losing small x.
+SEINE_HD inline double log_one_plus(double x) {
+  const double sum = 1 + x;
+  return sum == 1 ? x : log_of(sum) * (x / (sum - 1));
+}
+
 // e^x, our own for the same reason; within 1.5 units in the last place.
 SEINE_HD inline double exp_of(double x) {
   if (!(x == x)) return x;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "seine/order.hpp"
 #include "seine/random.hpp"
 #include "seine/row_math.hpp"
 
@@ -210,6 +211,12 @@ inline std::size_t state_bytes(RuleKind kind) {
 // Cosine of two unit rows clipped to [0, 1].
 SEINE_HD inline float clipped_cosine(float dot) {
   return dot > 0 ? (dot < 1 ? dot : 1.0f) : 0.0f;
+}
+
+// What a similarity adds to a row's coverage between two levels, rounded once to the fixed point.
+SEINE_HD inline std::int64_t gain_between(float above, float below, float similarity, double weight, FixedPoint fixed) {
+  const float s = similarity < below ? similarity : below;
+  return s > above ? fixed.of(weight * static_cast<double>(s)) - fixed.of(weight * static_cast<double>(above)) : 0;
 }
 
 }  // namespace seine

@@ -88,10 +88,10 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     cpu_->gather(from, item_bytes, positions, host);
   }
-  void gains(const Field& ground, std::int64_t rows, const double* weight, const float* best, FixedPoint fixed,
-             const Field& candidates, std::int64_t count, std::int64_t* gains) override {
+  void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
+             std::int64_t count, std::int64_t* gains) override {
     const Open open(*this);
-    cpu_->gains(ground, rows, weight, best, fixed, candidates, count, gains);
+    cpu_->gains(ground, band, weight, fixed, candidates, count, gains);
   }
   void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
     const Open open(*this);

@@ -312,33 +312,36 @@ class CpuBackend final : public Backend {
       std::memcpy(out + i * item_bytes, source + static_cast<std::size_t>(positions[i]) * item_bytes, item_bytes);
   }
 
-  void gains(const Field& ground, std::int64_t rows, const double* weight, const float* best, FixedPoint fixed,
-             const Field& candidates, std::int64_t count, std::int64_t* gains) override {
+  void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
+             std::int64_t count, std::int64_t* gains) override {
     const auto* x = static_cast<const float*>(ground.data);
     const auto* y = static_cast<const float*>(candidates.data);
-    const std::size_t n = static_cast<std::size_t>(count);
+    const auto n = static_cast<std::size_t>(count);
     std::vector<std::vector<std::int64_t>> partial(static_cast<std::size_t>(workers_.threads()),
                                                    std::vector<std::int64_t>(n));
-    share_tiles(rows, rows_in(1 << 18, ground.row_bytes(), 16, kTileRows),
-                [&](std::int64_t first, std::int64_t last, int thread) {
-                  std::int64_t* sums = partial[static_cast<std::size_t>(thread)].data();
-                  const RowPointers tile = pointers(x + first * ground.dim, last - first, ground.dim);
-                  std::vector<float> all_dots(tile.size() * kPickChunk);
-                  for (std::int64_t chunk = 0; chunk < count; chunk += kPickChunk) {
-                    const std::int64_t many = std::min(kPickChunk, count - chunk);
-                    row_kernels().dots(tile.data(), last - first, y + chunk * ground.dim, many, ground.dim,
-                                       all_dots.data());
-                    for (std::int64_t i = first; i < last; ++i) {
-                      const float* dots = all_dots.data() + (i - first) * many;
-                      const double w = weight ? weight[i] : 1;
-                      const std::int64_t covered = fixed.of(w * static_cast<double>(best[i]));
-                      for (std::int64_t p = 0; p < many; ++p) {
-                        const float s = clipped_cosine(dots[p]);
-                        if (s > best[i]) sums[chunk + p] += fixed.of(w * static_cast<double>(s)) - covered;
-                      }
-                    }
-                  }
-                });
+    const std::int64_t tile = rows_in(1 << 18, static_cast<std::int64_t>(ground.row_bytes()), 16, kTileRows);
+    share_tiles(band.count, tile, [&](std::int64_t first, std::int64_t last, int thread) {
+      std::int64_t* sums = partial[static_cast<std::size_t>(thread)].data();
+      RowPointers rows;
+      std::vector<double> weights;
+      for (std::int64_t k = first; k < last; ++k) {
+        const std::int64_t row = band.rows ? band.rows[k] : k;
+        rows.push_back(x + row * ground.dim);
+        weights.push_back(weight ? weight[row] : 1);
+      }
+      std::vector<float> dots(rows.size() * kPickChunk);
+      for (std::int64_t chunk = 0; chunk < count; chunk += kPickChunk) {
+        const std::int64_t many = std::min(kPickChunk, count - chunk);
+        row_kernels().dots(rows.data(), last - first, y + chunk * ground.dim, many, ground.dim, dots.data());
+        for (std::int64_t k = first; k < last; ++k) {
+          const float above = band.above[k], below = band.below ? band.below[k] : 1;
+          const double w = weights[static_cast<std::size_t>(k - first)];
+          const float* of_row = dots.data() + (k - first) * many;
+          for (std::int64_t p = 0; p < many; ++p)
+            sums[chunk + p] += gain_between(above, below, clipped_cosine(of_row[p]), w, fixed);
+        }
+      }
+    });
     std::fill(gains, gains + count, 0);
     for (const auto& sums : partial)
       for (std::size_t j = 0; j < n; ++j) gains[j] += sums[j];

@@ -311,21 +311,21 @@ constexpr int kGainGroups = 4;
 constexpr int kGainStripes = kWarps / kGainGroups;
 
 __global__ void __launch_bounds__(kThreads)
-    add_gains(const float* ground, std::int64_t rows, const double* weight, const float* best, FixedPoint fixed,
-              const float* candidates, std::int64_t count, std::int64_t dim, unsigned long long* gains) {
+    add_gains(const float* ground, Band band, const double* weight, FixedPoint fixed, const float* candidates,
+              std::int64_t count, std::int64_t dim, unsigned long long* gains) {
   const int lane = lane_of_warp(), warp = static_cast<int>(threadIdx.x) / kLanes;
   const std::int64_t group = (static_cast<std::int64_t>(blockIdx.x) * kGainGroups + warp % kGainGroups) * kTilePicks;
   if (group >= count) return;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * kTileRows;
   std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * kTileRows;
   std::int64_t sum = 0;
-  for (; first < rows; first += stride) {
-    const float dot = tile<Product>(ground + first * dim, rows - first, candidates + group * dim, count - group, dim);
-    const float s = clipped_cosine(dot);
+  for (; first < band.count; first += stride) {
+    const float dot =
+        tile<Product>(ground + first * dim, band.count - first, candidates + group * dim, count - group, dim);
     const std::int64_t row = first + lane / kTilePicks;
-    if (row >= rows || !(s > best[row])) continue;
-    const double w = weight ? weight[row] : 1;
-    sum += fixed.of(w * static_cast<double>(s)) - fixed.of(w * static_cast<double>(best[row]));
+    if (row >= band.count) continue;
+    sum += gain_between(band.above[row], band.below ? band.below[row] : 1, clipped_cosine(dot),
+                        weight ? weight[row] : 1, fixed);
   }
   const std::int64_t candidate = group + lane % kTilePicks;
   if (candidate < count) atomicAdd(&gains[candidate], static_cast<unsigned long long>(sum));
@@ -594,18 +594,27 @@ class CudaBackend final : public Backend {
     copy_out(host, packed.data(), item_bytes * positions.size());
   }
 
-  void gains(const Field& ground, std::int64_t rows, const double* weight, const float* best, FixedPoint fixed,
-             const Field& candidates, std::int64_t count, std::int64_t* gains) override {
+  void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
+             std::int64_t count, std::int64_t* gains) override {
     if (count == 0) return;
     expect(ground.type == Element::f32 && candidates.type == Element::f32, "similarities are of float32 rows");
+    const auto* rows = static_cast<const float*>(ground.data);
+    Array<float> some;  // the rows of the band and their weights, one behind the other
+    Array<double> weights;
+    if (band.rows) {
+      some = packed(rows, ground.dim, band);
+      rows = some.data();
+      if (weight) weights = packed(weight, 1, band);
+      if (weight) weight = weights.data();
+    }
     const Array<unsigned long long> sums = zeros(count);
     const dim3 grid = blocks(count, kGainGroups * kTilePicks);
-    const dim3 stripes = blocks(rows, kGainStripes * kTileRows);
+    const dim3 stripes = blocks(band.count, kGainStripes * kTileRows);
     // Enough blocks to fill the device; more would only add atomics.
     const unsigned wanted = std::max(1u, static_cast<unsigned>(properties_.multiProcessorCount) * 8 / grid.x);
-    if (rows > 0)
-      launch(add_gains, dim3(grid.x, std::min(stripes.x, wanted)), static_cast<const float*>(ground.data), rows, weight,
-             best, fixed, static_cast<const float*>(candidates.data), count, ground.dim, sums.data());
+    if (band.count > 0)
+      launch(add_gains, dim3(grid.x, std::min(stripes.x, wanted)), rows, band, weight, fixed,
+             static_cast<const float*>(candidates.data), count, ground.dim, sums.data());
     copy_out(gains, sums.data(), static_cast<std::size_t>(count) * sizeof(std::int64_t));
   }
 
@@ -682,6 +691,14 @@ class CudaBackend final : public Backend {
   }
 
   // The count-th largest of the ordered keys of selectable rows; 0 where there are fewer.
+  template <class T>
+  Array<T> packed(const T* from, std::int64_t units, const Band& band) {
+    Array<T> to(*this, band.count * units);
+    if (band.count > 0)
+      launch(pack<T>, blocks(band.count * units, kThreads), from, units, band.rows, band.count, to.data());
+    return to;
+  }
+
   std::uint64_t nth_largest(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) {
     const Array<std::uint64_t> keys(*this, rows), other(*this, rows);
     launch(order_keys, blocks(rows, kThreads), key, selectable, rows, keys.data());

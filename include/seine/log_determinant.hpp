@@ -1,0 +1,22 @@
+// log det(I + K / noise), K = X X^T, in feature space (spec: diversity 3.8).
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "seine/cover.hpp"
+#include "seine/pool.hpp"
+
+namespace seine {
+
+// Collective. Covered rows of the pool and outside of it, into columns.before (the variance they leave) and the prior.
+// `unit`: rows of norm 1 count with a squared norm of exactly 1.
+void cover_by_variance(Pool& pool, double noise, bool unit, Prior& prior);
+
+// Collective. log det(I + X X^T / noise) gained by these rows of the pool, in order, after the prior; by all rows
+// together.
+double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, double noise, bool unit,
+                       const Prior& prior);
+double log_determinant_of_all(const Pool& pool, double noise, bool unit, const Prior& prior);
+
+}  // namespace seine

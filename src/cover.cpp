@@ -1,0 +1,87 @@
+#include "seine/cover.hpp"
+
+#include <algorithm>
+
+#include "rule_state.hpp"
+
+namespace seine {
+namespace {
+
+constexpr std::int64_t kChunkRows = 1024;  // of centres that are fetched at once
+
+// State of the rule `Nearest` that `chunks` feeds with centres.
+std::vector<double> nearest_distances2(const Pool& on, const std::optional<std::vector<double>>& before,
+                                       const std::function<void(const std::function<void(const Packed&)>&)>& chunks) {
+  Backend& backend = on.backend();
+  RuleState state(backend, RuleKind::nearest, on.own());
+  const Array<double> start = on.device(before);
+  state.start({start.data(), on.global_rows(), 0, Purpose("none")}, nullptr);
+  chunks([&](const Packed& centres) { state.apply_all(on.vectors(), {centres.vectors(), nullptr}); });
+  return state.key.to_host();
+}
+
+std::vector<float> largest_similarities(const Pool& on, const std::optional<std::vector<double>>& before,
+                                        const std::function<void(const std::function<void(const Packed&)>&)>& chunks) {
+  Array<float> best = similarities_before(on, before);
+  chunks([&](const Packed& centres) {
+    on.backend().raise(on.vectors().x, on.own(), centres.vectors().x, centres.rows(), best.data());
+  });
+  return best.to_host();
+}
+
+}  // namespace
+
+// Calls visit(packed, first) for the rows of `of` in chunks, in order.
+void in_chunks(const Pool& of, std::span<const std::int64_t> rows, const std::function<void(const Packed&)>& visit) {
+  for (std::size_t first = 0; first < rows.size(); first += kChunkRows)
+    visit(of.fetch(rows.subspan(first, std::min<std::size_t>(kChunkRows, rows.size() - first))));
+}
+
+// Global numbers of the rows that `accept` takes, on every rank, ascending.
+std::vector<std::int64_t> rows_with(const Pool& pool, const std::function<bool(Role)>& accept) {
+  std::vector<std::int64_t> mine;
+  for (std::size_t i = 0; i < pool.columns.rows.size(); ++i)
+    if (accept(pool.columns.role[i])) mine.push_back(pool.columns.rows[i]);
+  std::vector<std::int64_t> all = pool.comm().gather(std::span<const std::int64_t>(mine));
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+// Covered rows in chunks: those of the pool, then those outside of it.
+void in_covered_chunks(const Pool& pool, const Prior& prior, const std::function<void(const Packed&)>& visit) {
+  in_chunks(pool, rows_with(pool, is_covered), visit);
+  if (prior.outside) in_chunks(*prior.outside, rows_with(*prior.outside, [](Role) { return true; }), visit);
+}
+
+std::int64_t covered_rows(const Pool& pool, const Prior& prior) {
+  return pool.covered() + (prior.outside ? prior.outside->rows() : 0);
+}
+// Largest clipped cosine so far: 0 without covered rows.
+Array<float> similarities_before(const Pool& pool, const std::optional<std::vector<double>>& before) {
+  std::vector<float> best(static_cast<std::size_t>(pool.own()), 0.0f);
+  if (before) best.assign(before->begin(), before->end());
+  return Array<float>(pool.backend(), std::span<const float>(best));
+}
+std::vector<double> distances2_to(const Pool& on, const Pool& of, std::span<const std::int64_t> centres,
+                                  const std::optional<std::vector<double>>& before) {
+  return nearest_distances2(on, before, [&](const auto& visit) { in_chunks(of, centres, visit); });
+}
+
+std::vector<float> similarities_to(const Pool& on, const Pool& of, std::span<const std::int64_t> centres,
+                                   const std::optional<std::vector<double>>& before) {
+  return largest_similarities(on, before, [&](const auto& visit) { in_chunks(of, centres, visit); });
+}
+
+void cover_by_distance(Pool& pool, const Prior& prior) {
+  if (covered_rows(pool, prior) == 0) return;
+  pool.columns.before = nearest_distances2(pool, {}, [&](const auto& visit) { in_covered_chunks(pool, prior, visit); });
+}
+
+void cover_by_similarity(Pool& pool, const Prior& prior) {
+  if (covered_rows(pool, prior) == 0) return;
+  const std::vector<float> best =
+      largest_similarities(pool, {}, [&](const auto& visit) { in_covered_chunks(pool, prior, visit); });
+  pool.columns.before.emplace(best.begin(), best.end());
+}
+
+}  // namespace seine

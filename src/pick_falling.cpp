@@ -1,0 +1,279 @@
+#include <algorithm>
+#include <cstring>
+
+#include "rule_state.hpp"
+#include "seine/cover.hpp"
+#include "seine/error.hpp"
+#include "seine/pick.hpp"
+#include "symmetric.hpp"
+
+namespace seine {
+namespace {
+
+// Rows that are fetched at once: enough for long runs of proven picks, little beside the pool.
+constexpr std::int64_t kRoundRows = 1024;
+
+// The picks so far, in backend memory, in order: their vectors and what a rule wants to know beside them.
+class PickLog {
+ public:
+  PickLog(const Pool& pool, RuleKind rule, std::int64_t most) : backend_(pool.backend()), like_(pool.vectors()) {
+    if (rule == RuleKind::variance) like_ = {0, {nullptr, Element::f64, pool.dim()}, {}, nullptr, nullptr};
+    x_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.x.row_bytes()));
+    moments_ = Array<double>(backend_, most);
+    if (!like_.outer()) return;
+    a_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.a.row_bytes()));
+    x2_ = Array<double>(backend_, most);
+    a2_ = Array<double>(backend_, most);
+  }
+
+  // x and a: one row, as the pool stores it; variance: the vector of the pick.
+  void add(std::span<const std::byte> x, std::span<const std::byte> a, double moment) {
+    x_.write(x, count_ * static_cast<std::int64_t>(like_.x.row_bytes()));
+    moments_.write(std::span(&moment, 1), count_);
+    if (like_.outer()) {
+      a_.write(a, count_ * static_cast<std::int64_t>(like_.a.row_bytes()));
+      const Vectors all = vectors();
+      backend_.squared_norms(all.x.from(count_), 1, x2_.data() + count_);
+      backend_.squared_norms(all.a.from(count_), 1, a2_.data() + count_);
+    }
+    ++count_;
+  }
+  Picks picks() const { return {vectors(), moments_.data()}; }
+  std::int64_t size() const { return count_; }
+
+ private:
+  Vectors vectors() const {
+    return {
+        count_, {x_.data(), like_.x.type, like_.x.dim}, {a_.data(), like_.a.type, like_.a.dim}, x2_.data(), a2_.data()};
+  }
+
+  Backend& backend_;
+  Vectors like_;
+  Array<std::byte> x_, a_;
+  Array<double> x2_, a2_, moments_;
+  std::int64_t count_ = 0;
+};
+
+template <class T>
+std::vector<T> from_bytes(const std::vector<std::byte>& bytes) {
+  std::vector<T> out(bytes.size() / sizeof(T));
+  if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
+  return out;
+}
+
+// Squared distance or variance in a state.
+double value_of(RuleKind rule, const std::byte* state) {
+  return with_rule(rule, [&](auto r) {
+    using Rule = decltype(r);
+    typename Rule::State s;
+    std::memcpy(&s, state, sizeof s);
+    if constexpr (Rule::uses_distance)
+      return s.distance2;
+    else
+      return s.variance;
+  });
+}
+
+// The engine behind pick_falling, in rounds. Keys only fall, so the key of a row that has not seen the latest picks is
+// an upper bound. A round brings rows up to date from the best bounds down until enough of the best are exact, fetches
+// these, and picks among them while the best of them beats the best key left behind. No other row is touched.
+class FallingEngine {
+ public:
+  FallingEngine(Pool& pool, const Falling& how, const Task& task)
+      : pool_(pool),
+        how_(how),
+        task_(task),
+        backend_(pool.backend()),
+        whole_(backend_, how.rule, pool.own()),
+        log_(pool, how.rule, task.batch),
+        selectable_(pool.selectable()),
+        weight_(pool.device(how.weight)),
+        filler_(pool.device(how.filler)) {
+    const Array<double> before = pool.device(pool.columns.before);
+    whole_.start({before.data(), pool.global_rows(), task.request.seed, how.purpose}, weight_.data());
+    if (how.rule == RuleKind::variance)
+      precision_ = Precision(pool.dim(), task.prior ? task.prior->precision : std::vector<double>{});
+  }
+
+  Picked run() {
+    if (how_.first && task_.batch > 0) first_pick();
+    while (log_.size() < task_.batch) round();
+    picked_.farthest = farthest();
+    if (how_.rule == RuleKind::race && task_.request.reduce == Reduce::merge) picked_.represents = represented();
+    picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_));
+    return std::move(picked_);
+  }
+
+ private:
+  void first_pick() {
+    const std::int64_t row = how_.first->row;
+    const Packed packed = pool_.fetch(std::span(&row, 1));
+    picked_.selection.add(row, pool_.fetch_scores(std::span(&row, 1))[0], how_.first->gain);
+    log_.add(packed.bytes(0), packed.residual_bytes(0), 0.0);
+    mask({&row, 1});
+    bring_up_to_date(kNoCandidate.value);  // clocks start with it: keys may rise this once
+  }
+
+  void bring_up_to_date(double floor) { pairs_ += whole_.apply(pool_.vectors(), log_.picks(), floor, weight_.data()); }
+
+  // Until the best `count` of the own rows that `among` accepts are exact. Each wave takes twice as many rows as the
+  // last, and the first about as many as the last round needed: some pools lose few bounds to a round, others most.
+  void surface(std::int64_t count, const Array<std::uint8_t>& among) {
+    std::int64_t wave = std::max(2 * count, last_wave_ / 2);
+    while (stale_among(backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count)) > 0) {
+      bring_up_to_date(backend_.nth(whole_.key.data(), among.data(), pool_.own(), wave));
+      last_wave_ = wave;
+      wave *= 2;
+    }
+  }
+
+  std::int64_t stale_among(std::span<const Candidate> own_rows) const {
+    std::vector<std::int64_t> rows, positions;
+    for (const Candidate& candidate : own_rows) rows.push_back(candidate.row);
+    pool_.for_own(rows, [&](std::int64_t own, std::size_t) { positions.push_back(own); });
+    std::vector<std::uint32_t> applied(positions.size());
+    backend_.gather(whole_.applied.data(), sizeof applied[0], positions, applied.data());
+    return std::count_if(applied.begin(), applied.end(), [&](std::uint32_t seen) { return seen < log_.size(); });
+  }
+
+  void round() {
+    const std::int64_t wanted = std::min(kRoundRows, std::max<std::int64_t>(32, 2 * (task_.batch - log_.size())));
+    if (!filling_) {
+      surface(wanted / pool_.comm().size() + 1, selectable_);
+      best_ = pool_.top(whole_.key, selectable_, wanted + 1);
+      filling_ = how_.filler && !(best_.front().value > kNoCandidate.value);
+    }
+    if (filling_) {
+      bring_up_to_date(kNoCandidate.value);
+      best_ = pool_.top(filler_, selectable_, wanted + 1);
+    }
+    // The first row whose key is but a bound, or the one behind the last, is what picks have to beat.
+    const std::vector<std::uint32_t> applied = fetch<std::uint32_t>(rows_of(best_), whole_.applied.data());
+    std::size_t exact = 0;
+    while (exact < best_.size() && exact < static_cast<std::size_t>(wanted) && applied[exact] == log_.size()) ++exact;
+    const Candidate bound = exact < best_.size() ? best_[exact] : kNoCandidate;
+    best_.resize(exact);
+    pick_among(bound);
+    task_.report(log_.size());
+  }
+
+  // Picks among best_, whose rows are fetched and kept up to date on every rank, while `bound` cannot win.
+  void pick_among(const Candidate& bound) {
+    const std::vector<std::int64_t> rows = rows_of(best_);
+    const auto count = static_cast<std::int64_t>(rows.size());
+    const Packed packed = pool_.fetch(rows);
+    RuleState near(backend_, how_.rule, count);
+    near.state.write(pool_.fetch_items(rows, whole_.state.data(), static_cast<std::size_t>(near.bytes())));
+    near.key.write(fetch<double>(rows, whole_.key.data()));
+    near.applied.write(std::vector<std::uint32_t>(rows.size(), static_cast<std::uint32_t>(log_.size())));
+    Array<double> weight, filler;
+    if (how_.weight) weight = Array<double>(backend_, std::span<const double>(pool_.fetch_column(rows, *how_.weight)));
+    if (filling_) filler = Array<double>(backend_, std::span<const double>(values_of(best_)));
+    const std::vector<float> scores = pool_.fetch_scores(rows);
+    Array<std::uint8_t> open(backend_, std::span<const std::uint8_t>(std::vector<std::uint8_t>(rows.size(), 1)));
+    const Array<std::int64_t> names(backend_, std::span<const std::int64_t>(rows));
+
+    std::vector<std::int64_t> taken;
+    while (log_.size() < task_.batch) {
+      const auto winner = backend_.top(filling_ ? filler.data() : near.key.data(), open.data(), names.data(), count, 1);
+      if (winner.empty() || !beats(winner[0], bound)) break;
+      if (!filling_ && how_.filler && !(winner[0].value > kNoCandidate.value)) break;  // the filler decides
+      const std::int64_t at = std::find(rows.begin(), rows.end(), winner[0].row) - rows.begin();
+      std::vector<std::byte> state(static_cast<std::size_t>(near.bytes()));
+      near.state.read(state, at * near.bytes());
+      const double value = value_of(how_.rule, state.data());
+      picked_.selection.add(winner[0].row, scores[static_cast<std::size_t>(at)], how_.gain(value, how_.noise));
+      log_pick(packed, at, moment_of(winner[0].value, value));
+      taken.push_back(winner[0].row);
+      const std::uint8_t closed = 0;
+      open.write(std::span(&closed, 1), at);
+      near.apply(packed.vectors(), log_.picks(), kNoCandidate.value, weight.data());
+    }
+    require(!taken.empty(), "a round makes at least one pick");
+    mask(taken);
+  }
+
+  void log_pick(const Packed& packed, std::int64_t at, double moment) {
+    if (how_.rule != RuleKind::variance) {
+      log_.add(packed.bytes(at), packed.residual_bytes(at), moment);
+      return;
+    }
+    const std::vector<double> vector = precision_.take(packed.row(at), moment);
+    log_.add(std::as_bytes(std::span(vector)), {}, moment);
+  }
+
+  // What a rule wants to know of the pick beside its vector: when it fired, or noise + variance.
+  double moment_of(double key, double value) {
+    if (how_.rule == RuleKind::variance) return how_.noise + value;
+    if (how_.rule == RuleKind::race && !filling_ && key > kNoCandidate.value) clock_ = -key;
+    return clock_;
+  }
+
+  void mask(std::span<const std::int64_t> rows) {
+    const std::uint8_t closed = 0;
+    pool_.for_own(rows, [&](std::int64_t own, std::size_t) { selectable_.write(std::span(&closed, 1), own); });
+  }
+
+  // The largest key over all rows, candidates or not.
+  double farthest() {
+    const Array<std::uint8_t> all(
+        backend_, std::span<const std::uint8_t>(std::vector<std::uint8_t>(static_cast<std::size_t>(pool_.own()), 1)));
+    surface(1, all);
+    const auto best = backend_.top(whole_.key.data(), all.data(), pool_.global_rows(), pool_.own(), 1);
+    return pool_.comm().max(best.empty() ? 0 : best.front().value);
+  }
+
+  // Weight of the pool's rows nearest to each pick, in integers, so that it is the same for every grouping.
+  std::vector<double> represented() {
+    bring_up_to_date(kNoCandidate.value);
+    const std::vector<Race::State> states = from_bytes<Race::State>(whole_.state.to_host());
+    const auto& weight = how_.weight;
+    const FixedPoint fixed = FixedPoint::for_sum(pool_.rows(), weight ? largest_over(pool_.comm(), *weight) : 1);
+    std::vector<std::int64_t> sums(picked_.selection.rows.size());
+    for (std::size_t i = 0; i < states.size(); ++i)
+      if (states[i].nearest != kNobody) sums[states[i].nearest] += fixed.of(weight ? (*weight)[i] : 1);
+    pool_.comm().sum(sums);
+    std::vector<double> represents;
+    for (const std::int64_t sum : sums) represents.push_back(fixed.value(sum));
+    return represents;
+  }
+
+  template <class T>
+  std::vector<T> fetch(std::span<const std::int64_t> rows, const T* column) const {
+    return from_bytes<T>(pool_.fetch_items(rows, column, sizeof(T)));
+  }
+  static std::vector<std::int64_t> rows_of(std::span<const Candidate> candidates) {
+    std::vector<std::int64_t> rows;
+    for (const Candidate& candidate : candidates) rows.push_back(candidate.row);
+    return rows;
+  }
+  static std::vector<double> values_of(std::span<const Candidate> candidates) {
+    std::vector<double> values;
+    for (const Candidate& candidate : candidates) values.push_back(candidate.value);
+    return values;
+  }
+
+  Pool& pool_;
+  const Falling& how_;
+  const Task& task_;
+  Backend& backend_;
+  RuleState whole_;
+  PickLog log_;
+  Array<std::uint8_t> selectable_;
+  Array<double> weight_, filler_;
+  Precision precision_;
+  std::vector<Candidate> best_;
+  bool filling_ = false;
+  double clock_ = 0;
+  std::int64_t pairs_ = 0;
+  std::int64_t last_wave_ = 0;
+  Picked picked_;
+};
+
+}  // namespace
+
+Picked pick_falling(Pool& pool, const Falling& how, const Task& task) {
+  return FallingEngine(pool, how, task).run();
+}
+
+}  // namespace seine
