@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
@@ -12,13 +11,17 @@ namespace {
 constexpr std::int64_t kFirstBlock = 1024;  // candidates whose first gains are computed together
 constexpr std::int64_t kBlock = 16;         // candidates that are brought up to date together, to begin with
 constexpr std::int64_t kLargestBlock = 256;
+constexpr std::int64_t kSearched = 1024;  // best bounds among which those of one age are looked for
 
 // How far each own ground row is covered, now and after every earlier pick. A row's coverage rises seldom (after t
 // picks about log t times), so its history is short.
 class Coverage {
  public:
   explicit Coverage(const Pool& ground)
-      : ground_(ground), best_(similarities_before(ground, ground.columns.before)), now_(best_.to_host()) {
+      : ground_(ground),
+        best_(similarities_before(ground, ground.columns.before)),
+        now_(best_.to_host()),
+        raised_at_(now_.size(), 0) {
     for (const float best : now_) history_.push_back({{0, best}});
   }
 
@@ -30,8 +33,11 @@ class Coverage {
     ground_.backend().raise(ground_.vectors().x, ground_.own(), pick.vectors().x, 1, best_.data());
     const std::vector<float> before = std::move(now_);
     now_ = best_.to_host();
-    for (std::size_t i = 0; i < now_.size(); ++i)
-      if (now_[i] > before[i]) history_[i].push_back({picks_, now_[i]});
+    for (std::size_t i = 0; i < now_.size(); ++i) {
+      if (!(now_[i] > before[i])) continue;
+      history_[i].push_back({picks_, now_[i]});
+      raised_at_[i] = picks_;
+    }
   }
 
   // The rows that were covered better after `since` picks: between which levels each was raised.
@@ -42,8 +48,8 @@ class Coverage {
   Raised raised_since(std::int64_t since) const {
     Raised raised;
     for (std::size_t i = 0; i < history_.size(); ++i) {
+      if (raised_at_[i] <= since) continue;
       const std::vector<Level>& levels = history_[i];
-      if (levels.back().picks <= since) continue;
       std::size_t at = levels.size() - 1;
       while (levels[at].picks > since) --at;
       raised.rows.push_back(static_cast<std::int64_t>(i));
@@ -62,6 +68,7 @@ class Coverage {
   const Pool& ground_;
   Array<float> best_;
   std::vector<float> now_;
+  std::vector<std::int64_t> raised_at_;  // the last time
   std::vector<std::vector<Level>> history_;
   std::int64_t picks_ = 0;
 };
@@ -89,17 +96,22 @@ class CoveringEngine {
   Picked run() {
     std::int64_t block = kFirstBlock;
     while (picks_ < task_.batch) {
-      const std::vector<Candidate> best = best_bounds(block);
+      const std::vector<Candidate> best = best_bounds(kSearched);
       std::vector<std::int64_t> rows;
       for (const Candidate& candidate : best) rows.push_back(candidate.row);
       const std::vector<std::int64_t> known_at = pool_.fetch_column(rows, known_at_);
-      if (known_at.front() == picks_) {
+      const std::int64_t age = known_at.front();
+      if (age == picks_) {
         pick(best.front());
         block = kBlock;
         continue;
       }
-      bring_up_to_date(rows, known_at);
-      block = known_at.front() == kNever ? kFirstBlock : std::min(2 * block, kLargestBlock);
+      // Candidates of one age have lost at the same rows: a block of them is one product of matrices.
+      std::vector<std::int64_t> of_age;
+      for (std::size_t i = 0; i < rows.size() && static_cast<std::int64_t>(of_age.size()) < block; ++i)
+        if (known_at[i] == age) of_age.push_back(rows[i]);
+      bring_up_to_date(of_age, age);
+      block = age == kNever ? kFirstBlock : std::min(2 * block, kLargestBlock);
     }
     picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_));
     return std::move(picked_);
@@ -123,19 +135,14 @@ class CoveringEngine {
     return best_of(pool_.comm(), std::move(mine), count);
   }
 
-  void bring_up_to_date(const std::vector<std::int64_t>& rows, const std::vector<std::int64_t>& known_at) {
-    std::map<std::int64_t, std::vector<std::int64_t>> by_age;
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      if (known_at[i] != picks_) by_age[known_at[i]].push_back(rows[i]);
-    for (const auto& [age, candidates] : by_age) {
-      const bool first = age == kNever;
-      const std::vector<std::int64_t> change = first ? all_gains(candidates) : losses(candidates, age);
-      pool_.for_own(candidates, [&, first = first](std::int64_t own, std::size_t j) {
-        double& gain = gain_[static_cast<std::size_t>(own)];
-        gain = (first ? 0 : gain) + static_cast<double>(first ? change[j] : -change[j]);
-        known_at_[static_cast<std::size_t>(own)] = picks_;
-      });
-    }
+  void bring_up_to_date(std::span<const std::int64_t> candidates, std::int64_t age) {
+    const bool first = age == kNever;
+    const std::vector<std::int64_t> change = first ? all_gains(candidates) : losses(candidates, age);
+    pool_.for_own(candidates, [&](std::int64_t own, std::size_t j) {
+      double& gain = gain_[static_cast<std::size_t>(own)];
+      gain = first ? static_cast<double>(change[j]) : gain - static_cast<double>(change[j]);
+      known_at_[static_cast<std::size_t>(own)] = picks_;
+    });
   }
 
   std::vector<std::int64_t> all_gains(std::span<const std::int64_t> candidates) {

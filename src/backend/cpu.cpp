@@ -337,7 +337,9 @@ class CpuBackend final : public Backend {
           const float above = band.above[k], below = band.below ? band.below[k] : 1;
           const double w = weights[static_cast<std::size_t>(k - first)];
           const float* of_row = dots.data() + (k - first) * many;
-          for (std::int64_t p = 0; p < many; ++p)
+          bool any = false;  // most similarities add nothing
+          for (std::int64_t p = 0; p < many; ++p) any |= of_row[p] > above;
+          for (std::int64_t p = 0; any && p < many; ++p)
             sums[chunk + p] += gain_between(above, below, clipped_cosine(of_row[p]), w, fixed);
         }
       }
