@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "backend/row_kernel.hpp"
 #include "rule_state.hpp"
 
 namespace seine {
@@ -29,14 +30,6 @@ std::vector<float> largest_similarities(const Pool& on, const std::optional<std:
   return best.to_host();
 }
 
-}  // namespace
-
-// Calls visit(packed, first) for the rows of `of` in chunks, in order.
-void in_chunks(const Pool& of, std::span<const std::int64_t> rows, const std::function<void(const Packed&)>& visit) {
-  for (std::size_t first = 0; first < rows.size(); first += kChunkRows)
-    visit(of.fetch(rows.subspan(first, std::min<std::size_t>(kChunkRows, rows.size() - first))));
-}
-
 // Global numbers of the rows that `accept` takes, on every rank, ascending.
 std::vector<std::int64_t> rows_with(const Pool& pool, const std::function<bool(Role)>& accept) {
   std::vector<std::int64_t> mine;
@@ -47,7 +40,13 @@ std::vector<std::int64_t> rows_with(const Pool& pool, const std::function<bool(R
   return all;
 }
 
-// Covered rows in chunks: those of the pool, then those outside of it.
+}  // namespace
+
+void in_chunks(const Pool& of, std::span<const std::int64_t> rows, const std::function<void(const Packed&)>& visit) {
+  for (std::size_t first = 0; first < rows.size(); first += kChunkRows)
+    visit(of.fetch(rows.subspan(first, std::min<std::size_t>(kChunkRows, rows.size() - first))));
+}
+
 void in_covered_chunks(const Pool& pool, const Prior& prior, const std::function<void(const Packed&)>& visit) {
   in_chunks(pool, rows_with(pool, is_covered), visit);
   if (prior.outside) in_chunks(*prior.outside, rows_with(*prior.outside, [](Role) { return true; }), visit);
@@ -56,12 +55,24 @@ void in_covered_chunks(const Pool& pool, const Prior& prior, const std::function
 std::int64_t covered_rows(const Pool& pool, const Prior& prior) {
   return pool.covered() + (prior.outside ? prior.outside->rows() : 0);
 }
-// Largest clipped cosine so far: 0 without covered rows.
+
 Array<float> similarities_before(const Pool& pool, const std::optional<std::vector<double>>& before) {
   std::vector<float> best(static_cast<std::size_t>(pool.own()), 0.0f);
   if (before) best.assign(before->begin(), before->end());
   return Array<float>(pool.backend(), std::span<const float>(best));
 }
+
+void for_earlier_distances2(const Packed& rows, const std::function<void(std::size_t, std::span<const float>)>& visit) {
+  const std::vector<float> all = rows.widened();
+  const std::int64_t dim = rows.vectors().x.dim;
+  std::vector<float> distances2(static_cast<std::size_t>(rows.rows()));
+  for (std::int64_t i = 0; i < rows.rows(); ++i) {
+    const float* row = all.data() + i * dim;
+    row_kernels().distances2(&row, 1, all.data(), i, dim, distances2.data());
+    visit(static_cast<std::size_t>(i), std::span(distances2).first(static_cast<std::size_t>(i)));
+  }
+}
+
 std::vector<double> distances2_to(const Pool& on, const Pool& of, std::span<const std::int64_t> centres,
                                   const std::optional<std::vector<double>>& before) {
   return nearest_distances2(on, before, [&](const auto& visit) { in_chunks(of, centres, visit); });

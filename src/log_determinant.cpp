@@ -73,12 +73,12 @@ void lower_variances(const Pool& pool, std::vector<double>& variances, const std
 }
 
 // Few covered rows: each is a pick that comes before the first.
-void condition_one_by_one(const Pool& pool, double noise, bool unit, std::vector<double>& variances, Prior& prior) {
+void condition_one_by_one(const Pool& pool, bool unit, std::vector<double>& variances, Prior& prior) {
   Precision precision(pool.dim(), {});
   in_covered_chunks(pool, prior, [&](const Packed& chunk) {
     std::vector<double> vectors, moments;
     for (std::int64_t i = 0; i < chunk.rows(); ++i) {
-      const Taken taken = take_row(precision, chunk.row(i), noise, unit);
+      const Taken taken = take_row(precision, chunk.row(i), prior.noise, unit);
       vectors.insert(vectors.end(), taken.vector.begin(), taken.vector.end());
       moments.push_back(taken.moment);
       prior.covered_value += taken.gain;
@@ -90,12 +90,12 @@ void condition_one_by_one(const Pool& pool, double noise, bool unit, std::vector
 
 // More covered rows than dimensions: by their second moments. With L L^T = I + X^T X / noise, the variance of x given
 // them is |L^-1 x|^2: the rows of L^-1 add their squared products.
-void condition_by_moments(const Pool& pool, double noise, std::vector<double>& variances, Prior& prior) {
+void condition_by_moments(const Pool& pool, std::vector<double>& variances, Prior& prior) {
   std::vector<std::uint8_t> covered;
   for (const Role role : pool.columns.role) covered.push_back(is_covered(role));
   const Pool inside = pool.where(covered);
   const Pool* pools[] = {&inside, prior.outside};
-  const Cholesky factor(information(pool.dim(), noise, pools), pool.dim());
+  const Cholesky factor(information(pool.dim(), prior.noise, pools), pool.dim());
   const std::vector<double> inverse = factor.inverse_factor();
   prior.covered_value = factor.log_determinant();
   prior.precision = gram_of_lower(inverse, pool.dim());
@@ -115,31 +115,30 @@ std::vector<double> counted_norms(const Pool& pool, bool unit) {
 
 }  // namespace
 
-void cover_by_variance(Pool& pool, double noise, bool unit, Prior& prior) {
+void cover_by_variance(Pool& pool, bool unit, Prior& prior) {
   const std::int64_t dim = pool.dim();
   std::vector<double> norms = counted_norms(pool, unit);
   const std::int64_t covered = covered_rows(pool, prior);
   if (covered > 0 && covered <= dim) {
-    condition_one_by_one(pool, noise, unit, norms, prior);
+    condition_one_by_one(pool, unit, norms, prior);
   } else if (covered > 0) {
-    condition_by_moments(pool, noise, norms, prior);
+    condition_by_moments(pool, norms, prior);
   }
   pool.columns.before = std::move(norms);
 }
 
-double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, double noise, bool unit,
-                       const Prior& prior) {
+double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, bool unit, const Prior& prior) {
   Precision precision(pool.dim(), prior.precision);
   double sum = 0;
   in_chunks(pool, rows, [&](const Packed& chunk) {
-    for (std::int64_t i = 0; i < chunk.rows(); ++i) sum += take_row(precision, chunk.row(i), noise, unit).gain;
+    for (std::int64_t i = 0; i < chunk.rows(); ++i) sum += take_row(precision, chunk.row(i), prior.noise, unit).gain;
   });
   return sum;
 }
 
-double log_determinant_of_all(const Pool& pool, double noise, bool unit, const Prior& prior) {
+double log_determinant_of_all(const Pool& pool, bool unit, const Prior& prior) {
   const Pool* pools[] = {&pool, prior.outside};
-  const double whole = Cholesky(information(pool.dim(), noise, pools), pool.dim()).log_determinant();
+  const double whole = Cholesky(information(pool.dim(), prior.noise, pools), pool.dim()).log_determinant();
   // Unit rows count with a squared norm of exactly 1; what rounding left them short of it can add at most its trace.
   double short_of_one = 0;
   for (const Pool* part : pools) {
@@ -148,7 +147,7 @@ double log_determinant_of_all(const Pool& pool, double noise, bool unit, const P
     for (double& value : missing) value = value > 0 && value < 1 ? 1 - value : 0;
     short_of_one += sum_over(part->comm(), missing, part->rows());
   }
-  return whole + short_of_one / noise - prior.covered_value;
+  return whole + short_of_one / prior.noise - prior.covered_value;
 }
 
 }  // namespace seine

@@ -48,17 +48,12 @@ std::vector<NodePick> run_leaves(Pool& pool, const Task& task, std::int64_t part
 Picked run_node(Pool& pool, const Task& task, std::span<const NodePick> picks, int level) {
   std::vector<std::int64_t> rows;
   for (const NodePick& pick : picks) rows.push_back(pick.row);
-  std::vector<std::uint8_t> in_union(static_cast<std::size_t>(pool.own()));
-  std::vector<double> represents(static_cast<std::size_t>(pool.own()));
-  pool.for_own(rows, [&](std::int64_t own, std::size_t i) {
-    in_union[static_cast<std::size_t>(own)] = 1;
-    represents[static_cast<std::size_t>(own)] = picks[i].represents;
-  });
-  Pool node = pool.where(in_union);
+  Pool node = pool.only(rows);
   if (task.entry.draws_by_distance) {
-    node.columns.weight.emplace();
-    for (std::size_t i = 0; i < in_union.size(); ++i)
-      if (in_union[i]) node.columns.weight->push_back(represents[i]);
+    node.columns.weight.emplace(node.columns.rows.size());
+    node.for_own(rows, [&](std::int64_t own, std::size_t i) {
+      (*node.columns.weight)[static_cast<std::size_t>(own)] = picks[i].represents;
+    });
   }
   Task above = task;
   above.batch = std::min(task.batch, node.candidates());

@@ -83,7 +83,7 @@ class CoveringEngine {
       : pool_(pool),
         ground_(ground),
         task_(task),
-        fixed_(fixed_point(ground)),
+        fixed_(coverage_fixed_point(ground)),
         weight_(ground.device(ground.columns.weight)),
         coverage_(ground),
         gain_(static_cast<std::size_t>(pool.own()), HUGE_VAL),
@@ -97,8 +97,7 @@ class CoveringEngine {
     std::int64_t block = kFirstBlock;
     while (picks_ < task_.batch) {
       const std::vector<Candidate> best = best_bounds(kSearched);
-      std::vector<std::int64_t> rows;
-      for (const Candidate& candidate : best) rows.push_back(candidate.row);
+      const std::vector<std::int64_t> rows = rows_of(best);
       const std::vector<std::int64_t> known_at = pool_.fetch_column(rows, known_at_);
       const std::int64_t age = known_at.front();
       if (age == picks_) {
@@ -119,14 +118,6 @@ class CoveringEngine {
 
  private:
   static constexpr std::int64_t kNever = -1;
-
-  // A gain stays below 2^53, so that it is exact as a float64 too.
-  static FixedPoint fixed_point(const Pool& ground) {
-    int terms = 0;
-    std::frexp(static_cast<double>(ground.rows()), &terms);
-    const double largest = ground.columns.weight ? largest_over(ground.comm(), *ground.columns.weight) : 1;
-    return FixedPoint::for_sum(ground.rows(), largest, std::min(30, 52 - terms));
-  }
 
   std::vector<Candidate> best_bounds(std::int64_t count) const {
     std::vector<Candidate> mine;
@@ -193,6 +184,13 @@ class CoveringEngine {
 };
 
 }  // namespace
+
+FixedPoint coverage_fixed_point(const Pool& ground) {
+  int terms = 0;
+  std::frexp(static_cast<double>(ground.rows()), &terms);
+  const double largest = ground.columns.weight ? largest_over(ground.comm(), *ground.columns.weight) : 1;
+  return FixedPoint::for_sum(ground.rows(), largest, std::min(30, 52 - terms));
+}
 
 Picked pick_covering(Pool& pool, const Pool& ground, const Task& task) {
   return CoveringEngine(pool, ground, task).run();

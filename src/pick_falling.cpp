@@ -98,7 +98,7 @@ class FallingEngine {
   Picked run() {
     if (how_.first && task_.batch > 0) first_pick();
     while (log_.size() < task_.batch) round();
-    picked_.farthest = farthest();
+    if (how_.rule == RuleKind::nearest) picked_.farthest = farthest();
     if (how_.rule == RuleKind::race && task_.request.reduce == Reduce::merge) picked_.represents = represented();
     picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_));
     return std::move(picked_);
@@ -128,9 +128,8 @@ class FallingEngine {
   }
 
   std::int64_t stale_among(std::span<const Candidate> own_rows) const {
-    std::vector<std::int64_t> rows, positions;
-    for (const Candidate& candidate : own_rows) rows.push_back(candidate.row);
-    pool_.for_own(rows, [&](std::int64_t own, std::size_t) { positions.push_back(own); });
+    std::vector<std::int64_t> positions;
+    pool_.for_own(rows_of(own_rows), [&](std::int64_t own, std::size_t) { positions.push_back(own); });
     std::vector<std::uint32_t> applied(positions.size());
     backend_.gather(whole_.applied.data(), sizeof applied[0], positions, applied.data());
     return std::count_if(applied.begin(), applied.end(), [&](std::uint32_t seen) { return seen < log_.size(); });
@@ -139,7 +138,7 @@ class FallingEngine {
   void round() {
     const std::int64_t wanted = std::min(kRoundRows, std::max<std::int64_t>(32, 2 * (task_.batch - log_.size())));
     if (!filling_) {
-      surface(wanted / pool_.comm().size() + 1, selectable_);
+      surface(pool_.share_of(wanted), selectable_);
       best_ = pool_.top(whole_.key, selectable_, wanted + 1);
       filling_ = how_.filler && !(best_.front().value > kNoCandidate.value);
     }
@@ -220,7 +219,7 @@ class FallingEngine {
         backend_, std::span<const std::uint8_t>(std::vector<std::uint8_t>(static_cast<std::size_t>(pool_.own()), 1)));
     surface(1, all);
     const auto best = backend_.top(whole_.key.data(), all.data(), pool_.global_rows(), pool_.own(), 1);
-    return pool_.comm().max(best.empty() ? 0 : best.front().value);
+    return pool_.comm().max(best.empty() ? kNoCandidate.value : best.front().value);
   }
 
   // Weight of the pool's rows nearest to each pick, in integers, so that it is the same for every grouping.
@@ -241,11 +240,6 @@ class FallingEngine {
   template <class T>
   std::vector<T> fetch(std::span<const std::int64_t> rows, const T* column) const {
     return from_bytes<T>(pool_.fetch_items(rows, column, sizeof(T)));
-  }
-  static std::vector<std::int64_t> rows_of(std::span<const Candidate> candidates) {
-    std::vector<std::int64_t> rows;
-    for (const Candidate& candidate : candidates) rows.push_back(candidate.row);
-    return rows;
   }
   static std::vector<double> values_of(std::span<const Candidate> candidates) {
     std::vector<double> values;

@@ -65,13 +65,21 @@ Vectors Packed::vectors() const {
   return {rows_, {x_.data(), type_, dim_}, {a_.data(), Element::f32, classes_}, x2_.data(), a2_.data()};
 }
 
+std::vector<float> Packed::widened() const {
+  std::vector<float> out(static_cast<std::size_t>(rows_ * dim_));
+  if (type_ == Element::f16)
+    widen(host_x_.data(), rows_ * dim_, out.data());
+  else if (!out.empty())
+    std::memcpy(out.data(), host_x_.data(), out.size() * sizeof(float));
+  return out;
+}
+
 std::vector<float> Packed::row(std::int64_t i) const {
   std::vector<float> out(static_cast<std::size_t>(dim_));
-  const std::byte* at = host_x_.data() + static_cast<std::size_t>(i * dim_) * element_bytes(type_);
   if (type_ == Element::f16)
-    widen(at, dim_, out.data());
-  else
-    std::memcpy(out.data(), at, out.size() * sizeof(float));
+    widen(bytes(i).data(), dim_, out.data());
+  else if (!out.empty())
+    std::memcpy(out.data(), bytes(i).data(), out.size() * sizeof(float));
   return out;
 }
 
@@ -149,6 +157,12 @@ Pool Pool::where(std::span<const std::uint8_t> keep) const {
   return Pool(*comm_, *backend_, chosen(columns, positions), type_, dim_,
               chosen(*backend_, x_, dim_ * static_cast<std::int64_t>(element_bytes(type_)), positions), classes_,
               chosen(*backend_, a_, classes_, positions));
+}
+
+Pool Pool::only(std::span<const std::int64_t> rows) const {
+  std::vector<std::uint8_t> keep(columns.rows.size());
+  for_own(rows, [&](std::int64_t own_row, std::size_t) { keep[static_cast<std::size_t>(own_row)] = 1; });
+  return where(keep);
 }
 
 std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const Comm& self) const {
@@ -284,6 +298,12 @@ std::int64_t best_candidate(const Pool& pool, const std::vector<double>& keys) {
   return best_of(pool.comm(), {best}, 1).front().row;
 }
 
+std::vector<std::int64_t> rows_of(std::span<const Candidate> candidates) {
+  std::vector<std::int64_t> rows;
+  for (const Candidate& candidate : candidates) rows.push_back(candidate.row);
+  return rows;
+}
+
 std::vector<Candidate> best_of(const Comm& comm, std::vector<Candidate> mine, std::int64_t count) {
   const auto keep_best = [count](std::vector<Candidate>& all) {
     const auto kept = std::min<std::size_t>(all.size(), static_cast<std::size_t>(std::max<std::int64_t>(count, 0)));
@@ -304,9 +324,7 @@ std::vector<std::int64_t> draw_rows(const Pool& pool, std::uint64_t seed, Purpos
     const std::int64_t row = pool.columns.rows[static_cast<std::size_t>(i)];
     if (among(i)) mine.push_back({-uniform(seed, purpose, static_cast<std::uint64_t>(row)), row});
   }
-  std::vector<std::int64_t> rows;
-  for (const Candidate& drawn : best_of(pool.comm(), std::move(mine), count)) rows.push_back(drawn.row);
-  return rows;
+  return rows_of(best_of(pool.comm(), std::move(mine), count));
 }
 
 double largest_over(const Comm& comm, std::span<const double> mine) {

@@ -57,7 +57,7 @@ Wanted wanted_by(const Request& request, const Entry& entry) {
   wanted.unit_rows = request.normalize == Normalize::by_strategy ? entry.unit_rows : request.normalize == Normalize::l2;
   if (entry.ground_rows) wanted.unit_rows = true;  // a cosine, whatever the norms
   wanted.residuals = entry.outer;
-  wanted.residuals_by_label = entry.outer && parameter(entry, request.set, "conditioned") == "true";
+  wanted.residuals_by_label = entry.residuals_by_label && entry.residuals_by_label(request);
   if (entry.score) wanted.score = entry.score;
   if (request.score) wanted.score = score_kind(*request.score);
   wanted.copies = request.reduce == Reduce::merge || request.keep ? 3 : 1;
@@ -110,18 +110,19 @@ Input read_input(const Request& request, const Entry& entry, const Comm& comm, B
   return input;
 }
 
-// The candidates with the best scores, and the covered rows.
-Pool kept(const Pool& pool, std::int64_t count) {
+// The `keep` * `batch` best candidates by score, and the covered rows.
+Pool kept(const Pool& pool, double keep, std::int64_t batch) {
+  const double wanted = std::ceil(keep * static_cast<double>(batch));
+  const auto most = static_cast<double>(pool.candidates());
+  const std::int64_t count = wanted < most ? static_cast<std::int64_t>(wanted) : pool.candidates();
   std::vector<Candidate> mine;
-  for (std::size_t i = 0; i < pool.columns.rows.size(); ++i)
-    if (pool.columns.role[i] == Role::candidate) mine.push_back({(*pool.columns.score)[i], pool.columns.rows[i]});
-  const std::vector<Candidate> best = best_of(pool.comm(), std::move(mine), count);
   std::vector<std::int64_t> rows;
-  for (const Candidate& candidate : best) rows.push_back(candidate.row);
-  std::vector<std::uint8_t> keep;
-  for (const Role role : pool.columns.role) keep.push_back(is_covered(role));
-  pool.for_own(rows, [&](std::int64_t own, std::size_t) { keep[static_cast<std::size_t>(own)] = 1; });
-  return pool.where(keep);
+  for (std::size_t i = 0; i < pool.columns.rows.size(); ++i) {
+    if (is_covered(pool.columns.role[i])) rows.push_back(pool.columns.rows[i]);
+    if (pool.columns.role[i] == Role::candidate) mine.push_back({(*pool.columns.score)[i], pool.columns.rows[i]});
+  }
+  for (const std::int64_t row : rows_of(best_of(pool.comm(), std::move(mine), count))) rows.push_back(row);
+  return pool.only(rows);
 }
 
 // The rows that the objective sums over, where they are not all.
@@ -129,11 +130,7 @@ std::optional<Pool> ground_of(const Pool& pool, const Request& request, const En
   if (!entry.ground_rows) return std::nullopt;
   const std::int64_t count = entry.ground_rows(request, pool.rows());
   if (count >= pool.rows()) return std::nullopt;
-  const std::vector<std::int64_t> rows =
-      draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; });
-  std::vector<std::uint8_t> drawn(static_cast<std::size_t>(pool.own()));
-  pool.for_own(rows, [&](std::int64_t own, std::size_t) { drawn[static_cast<std::size_t>(own)] = 1; });
-  return pool.where(drawn);
+  return pool.only(draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; }));
 }
 
 }  // namespace
@@ -186,8 +183,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   task.prior = &prior;
 
   std::optional<Pool> best;
-  if (request.keep)
-    best.emplace(kept(whole, static_cast<std::int64_t>(std::ceil(*request.keep * static_cast<double>(task.batch)))));
+  if (request.keep) best.emplace(kept(whole, *request.keep, task.batch));
   Pool& pool = best ? *best : whole;
   if (request.score_power > 0) {
     pool.columns.weight.emplace();

@@ -14,6 +14,7 @@ namespace seine {
 struct Prior {
   const Pool* outside = nullptr;  // labelled rows that are not in the pool; null: none
   std::vector<double> precision;  // log_det: P = (I + X^T X / noise)^-1 over covered rows, [dim, dim]; empty: I
+  double noise = 0;               // log_det: of the request
   double covered_value = 0;       // log_det: log det of the covered rows
 };
 
@@ -33,6 +34,9 @@ void in_chunks(const Pool& of, std::span<const std::int64_t> rows, const std::fu
 // The same for all covered rows: those of the pool, then those outside of it.
 void in_covered_chunks(const Pool& pool, const Prior& prior, const std::function<void(const Packed&)>& visit);
 std::int64_t covered_rows(const Pool& pool, const Prior& prior);
+
+// Calls visit(i, squared distances of row i to the rows before it) for every row of a small batch, in order.
+void for_earlier_distances2(const Packed& rows, const std::function<void(std::size_t, std::span<const float>)>& visit);
 
 // Largest clipped cosine so far, per own row: 0 without covered rows.
 Array<float> similarities_before(const Pool& pool, const std::optional<std::vector<double>>& before);

@@ -11,12 +11,11 @@ namespace seine {
 
 // Collective. Covered rows of the pool and outside of it, into columns.before (the variance they leave) and the prior.
 // `unit`: rows of norm 1 count with a squared norm of exactly 1.
-void cover_by_variance(Pool& pool, double noise, bool unit, Prior& prior);
+void cover_by_variance(Pool& pool, bool unit, Prior& prior);
 
 // Collective. log det(I + X X^T / noise) gained by these rows of the pool, in order, after the prior; by all rows
 // together.
-double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, double noise, bool unit,
-                       const Prior& prior);
-double log_determinant_of_all(const Pool& pool, double noise, bool unit, const Prior& prior);
+double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, bool unit, const Prior& prior);
+double log_determinant_of_all(const Pool& pool, bool unit, const Prior& prior);
 
 }  // namespace seine

@@ -65,4 +65,8 @@ Picked pick_falling(Pool& pool, const Falling& how, const Task& task);
 // Gains that need all ground rows: facility location with similarity = cosine clipped at 0. Lazy, in fixed point.
 Picked pick_covering(Pool& pool, const Pool& ground, const Task& task);
 
+// Collective. In what unit the coverage of each ground row is rounded; a sum over all stays below 2^53, so that it is
+// exact as a float64 too.
+FixedPoint coverage_fixed_point(const Pool& ground);
+
 }  // namespace seine

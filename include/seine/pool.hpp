@@ -37,6 +37,7 @@ class Packed {
 
   Vectors vectors() const;
   std::int64_t rows() const { return rows_; }
+  std::vector<float> widened() const;                               // x of all rows
   std::vector<float> row(std::int64_t i) const;                     // x of one row, widened
   std::span<const std::byte> bytes(std::int64_t i) const;           // of one row, as stored
   std::span<const std::byte> residual_bytes(std::int64_t i) const;  // likewise; empty without residuals
@@ -64,6 +65,9 @@ class Pool {
   std::int64_t rows() const { return total_rows_; }              // of all ranks
   std::int64_t candidates() const { return total_candidates_; }  // of all ranks
   std::int64_t covered() const { return total_covered_; }        // of all ranks
+  std::int64_t share_of(std::int64_t count) const {              // of each rank, where all together do `count`
+    return count / comm_->size() + 1;
+  }
   std::int64_t own() const { return static_cast<std::int64_t>(columns.rows.size()); }
   std::int64_t dim() const { return dim_; }
   std::int64_t classes() const { return classes_; }
@@ -81,6 +85,7 @@ class Pool {
 
   // Collective. The rows with keep[i] != 0, on the same ranks.
   Pool where(std::span<const std::uint8_t> keep) const;
+  Pool only(std::span<const std::int64_t> rows) const;  // collective; the rows with these global numbers
   // Collective. part[i] is the part of own row i; part p goes whole to rank p mod ranks. Returns this rank's parts in
   // order of p; each lives on `self`, a communicator of this process alone. Empty parts are left out.
   struct Part;
@@ -118,6 +123,8 @@ struct Pool::Part {
   std::int32_t part;
   Pool pool;
 };
+
+std::vector<std::int64_t> rows_of(std::span<const Candidate> candidates);
 
 // Collective. The `count` best of everybody's candidates, best first, on every rank.
 std::vector<Candidate> best_of(const Comm& comm, std::vector<Candidate> mine, std::int64_t count);

@@ -19,6 +19,10 @@ struct Task;
 struct Picked;
 struct Prior;
 
+// What a certificate measures; contract, section 6.
+enum class Objective { none, scores, radius, potential, coverage, log_determinant };
+std::string_view certificate_kind(Objective objective);  // as in the batch file
+
 struct Parameter {
   std::string_view name;
   std::string_view value;    // default
@@ -34,9 +38,11 @@ struct Entry {
   std::string_view source;   // paper
   Needs needs;
   std::span<const Parameter> parameters;
-  std::string_view certificate;    // kind
-  bool weights = false;            // takes --score-power
-  bool outer = false;              // geometry of gradient embeddings: residual (x) embedding
+  Objective objective = Objective::none;
+  bool weights = false;  // takes --score-power
+  bool outer = false;    // geometry of gradient embeddings: residual (x) embedding
+  // Covered rows take their label, where they have one, for the prediction in that geometry; null: never.
+  bool (*residuals_by_label)(const Request&) = nullptr;
   bool unit_rows = false;          // --normalize l2 by default
   std::optional<ScoreKind> score;  // a score per row that `seine score` and --score know
   bool draws_by_distance = false;  // a D^2 race: merges carry weights

@@ -26,6 +26,16 @@ struct Float8 {
     v = _mm_add_ps(v, _mm_movehl_ps(v, v));
     return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
   }
+  // Halves of registers change places so that one addition folds two registers.
+  static void fold(const Register (&r)[4], float* out) {
+    for (int p = 0; p < 4; p += 2) {
+      Register v = add(_mm256_permute2f128_ps(r[p], r[p + 1], 0x20), _mm256_permute2f128_ps(r[p], r[p + 1], 0x31));
+      v = add(v, _mm256_permute_ps(v, 0x4e));
+      v = add(v, _mm256_permute_ps(v, 0xb1));
+      out[p] = _mm256_cvtss_f32(v);
+      out[p + 1] = _mm_cvtss_f32(_mm256_extractf128_ps(v, 1));
+    }
+  }
 };
 
 struct Double4 {
@@ -44,6 +54,9 @@ struct Double4 {
   static double fold(Register r) {
     const __m128d v = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd(r, 1));
     return _mm_cvtsd_f64(_mm_add_sd(v, _mm_unpackhi_pd(v, v)));
+  }
+  static void fold(const Register (&r)[4], double* out) {
+    for (int p = 0; p < 4; ++p) out[p] = fold(r[p]);
   }
 };
 

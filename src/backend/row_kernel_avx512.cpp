@@ -26,6 +26,16 @@ struct Float16 {
     v = _mm_add_ps(v, _mm_movehl_ps(v, v));
     return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
   }
+  // Quarters of registers change places so that one addition folds several registers.
+  static void fold(const Register (&r)[4], float* out) {
+    const Register ab = add(_mm512_shuffle_f32x4(r[0], r[1], 0x44), _mm512_shuffle_f32x4(r[0], r[1], 0xee));
+    const Register cd = add(_mm512_shuffle_f32x4(r[2], r[3], 0x44), _mm512_shuffle_f32x4(r[2], r[3], 0xee));
+    Register v = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    v = add(v, _mm512_permute_ps(v, 0x4e));
+    v = add(v, _mm512_permute_ps(v, 0xb1));
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, v)));
+  }
 };
 
 struct Double8 {
@@ -47,6 +57,9 @@ struct Double8 {
     const __m256d half = _mm256_add_pd(_mm512_castpd512_pd256(r), _mm512_extractf64x4_pd(r, 1));
     const __m128d v = _mm_add_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
     return _mm_cvtsd_f64(_mm_add_sd(v, _mm_unpackhi_pd(v, v)));
+  }
+  static void fold(const Register (&r)[4], double* out) {
+    for (int p = 0; p < 4; ++p) out[p] = fold(r[p]);
   }
 };
 

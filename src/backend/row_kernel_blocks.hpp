@@ -1,8 +1,8 @@
 // The block kernel over a vector type V; included by one source per instruction set. Everything is in an anonymous
 // namespace: code of one instruction set must never be linked where another was meant.
 //
-// V has kWidth lanes of V::Value, zero, load(pointer[, lanes]) of float32 or V::Value, fma, add, subtract, fold (kWidth
-// lanes to one, halves first).
+// V has kWidth lanes of V::Value, zero, load(pointer[, lanes]) of float32 or V::Value, fma, add, subtract, and fold:
+// kWidth lanes to one, halves first, of one register or of four at once.
 #pragma once
 
 #include <algorithm>
@@ -84,8 +84,13 @@ template <class Op, class V, int R, int P, class X>
 inline void meet_block(const X* const* x, const typename V::Value* y, std::int64_t dim, typename V::Value* out,
                        std::int64_t stride) {
   const Block<V, R, P> block = slices<Op, V, R, P, kLanes / V::kWidth>(x, y, dim, 0, 1);
-  for (int r = 0; r < R; ++r)
-    for (int p = 0; p < P; ++p) out[r * stride + p] = V::fold(block.sum[r][p]);
+  for (int r = 0; r < R; ++r) {
+    if constexpr (P == 4) {
+      V::fold(block.sum[r], out + r * stride);
+    } else {
+      for (int p = 0; p < P; ++p) out[r * stride + p] = V::fold(block.sum[r][p]);
+    }
+  }
 }
 
 // A few picks stay in the first-level cache while all rows pass by.

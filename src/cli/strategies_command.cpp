@@ -31,7 +31,7 @@ Json as_json(const Entry& entry) {
   }
   object["cost"] = entry.cost;
   object["source"] = entry.source;
-  object["certificate"] = entry.certificate;
+  object["certificate"] = certificate_kind(entry.objective);
   object["weights"] = entry.weights;
   object["score"] = entry.score.has_value();
   object["normalize"] = normalize_of(entry);
@@ -46,7 +46,7 @@ std::string to_text(const Entry& entry) {
   line("inputs", entry.inputs);
   line("cost", entry.cost);
   line("source", entry.source);
-  line("certificate", entry.certificate);
+  line("certificate", certificate_kind(entry.objective));
   line("--normalize", fmt::format("default {}", normalize_of(entry)));
   line("weights", entry.weights ? "takes --score-power" : "takes no --score-power");
   if (entry.score) line("score", "usable as --score and in seine score");
@@ -63,7 +63,8 @@ std::string to_text(const Entry& entry) {
 std::string table() {
   using Row = std::array<std::string_view, 4>;
   std::vector<Row> rows{{"strategy", "certificate", "inputs", "what it does"}};
-  for (const Entry& entry : strategies()) rows.push_back({entry.name, entry.certificate, entry.inputs, entry.summary});
+  for (const Entry& entry : strategies())
+    rows.push_back({entry.name, certificate_kind(entry.objective), entry.inputs, entry.summary});
   std::array<std::size_t, 3> width{};
   for (const Row& row : rows)
     for (std::size_t i = 0; i < width.size(); ++i) width[i] = std::max(width[i], row[i].size());

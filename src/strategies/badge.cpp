@@ -29,6 +29,10 @@ Picked badge(Pool& pool, const Task& task) {
   return pick_falling(pool, race, task);
 }
 
+bool is_conditioned(const Request& request) {
+  return parameter(strategy(request.strategy), request.set, "conditioned") == "true";
+}
+
 void check(const Request& request) {
   const std::string conditioned = parameter(strategy(request.strategy), request.set, "conditioned");
   if (conditioned != "true" && conditioned != "false") bad_parameter(request, "conditioned", kParameters[0].choices);
@@ -46,12 +50,13 @@ Entry badge_entry() {
   entry.needs.embeddings = true;
   entry.needs.probabilities = true;
   entry.parameters = kParameters;
-  entry.certificate = "potential";
+  entry.objective = Objective::potential;
   entry.outer = true;
   entry.draws_by_distance = true;
   entry.pick = badge;
+  entry.residuals_by_label = is_conditioned;
   entry.cover = [](Pool& pool, const Task& task, Prior& prior) {
-    if (task.parameter("conditioned") == "true") cover_by_distance(pool, prior);
+    if (is_conditioned(task.request)) cover_by_distance(pool, prior);
   };
   entry.check = check;
   return entry;

@@ -41,7 +41,7 @@ Entry facility_location_entry() {
   entry.source = "Nemhauser, Wolsey and Fisher 1978; Minoux 1978; spec diversity 3.1, 3.2";
   entry.needs.embeddings = true;
   entry.parameters = kParameters;
-  entry.certificate = "submodular";
+  entry.objective = Objective::coverage;
   entry.weights = true;
   entry.unit_rows = true;
   entry.pick = facility_location;

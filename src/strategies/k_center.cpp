@@ -1,6 +1,6 @@
 // k-center greedy (Gonzalez 1985; core-set selection, Sener and Savarese 2018): the row that is farthest from
 // everything covered so far. With weights, the largest weight * distance (Dyer and Frieze 1985). Equal distances go to
-// the smaller row. One squared distance per row and pick; 24 bytes of state per row.
+// the smaller row. One squared distance per row and pick; 28 bytes of state per row.
 #include <cmath>
 
 #include "strategies/strategies.hpp"
@@ -75,7 +75,7 @@ Entry k_center_entry() {
   entry.source = "Gonzalez 1985; Sener and Savarese 2018; spec diversity 1.1, 1.5";
   entry.needs.embeddings = true;
   entry.parameters = kParameters;
-  entry.certificate = "radius";
+  entry.objective = Objective::radius;
   entry.weights = true;
   entry.pick = k_center;
   entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_distance(pool, prior); };

@@ -1,6 +1,6 @@
 // k-means++ seeding (Arthur and Vassilvitskii 2007): rows are drawn in proportion to weight * squared distance from
 // everything covered, as a race of exponential clocks (spec: diversity 0.3.7). Without covered rows the first draw is
-// uniform. One squared distance per row and pick; 48 bytes of state per row.
+// uniform. One squared distance per row and pick; 52 bytes of state per row.
 #include <cmath>
 
 #include "strategies/strategies.hpp"
@@ -40,7 +40,7 @@ Entry k_means_pp_entry() {
   entry.cost = "N B distances in D dimensions";
   entry.source = "Arthur and Vassilvitskii 2007; spec diversity 2.1, 0.3.7";
   entry.needs.embeddings = true;
-  entry.certificate = "potential";
+  entry.objective = Objective::potential;
   entry.weights = true;
   entry.draws_by_distance = true;
   entry.pick = k_means_pp;

@@ -25,7 +25,7 @@ double noise_of(const Request& request) {
 Picked log_det(Pool& pool, const Task& task) {
   Falling variance;
   variance.rule = RuleKind::variance;
-  variance.noise = noise_of(task.request);
+  variance.noise = task.prior->noise;
   variance.gain = [](double left, double noise) { return log_one_plus(left / noise); };
   return pick_falling(pool, variance, task);
 }
@@ -41,11 +41,12 @@ Entry log_det_entry() {
   entry.source = "Chen, Zhang and Zhou 2018; spec diversity 3.8";
   entry.needs.embeddings = true;
   entry.parameters = kParameters;
-  entry.certificate = "submodular";
+  entry.objective = Objective::log_determinant;
   entry.unit_rows = true;
   entry.pick = log_det;
   entry.cover = [](Pool& pool, const Task& task, Prior& prior) {
-    cover_by_variance(pool, noise_of(task.request), task.unit_rows, prior);
+    prior.noise = noise_of(task.request);
+    cover_by_variance(pool, task.unit_rows, prior);
   };
   entry.check = [](const Request& request) { noise_of(request); };
   return entry;

@@ -25,7 +25,7 @@ Entry random_entry() {
   entry.inputs = "nothing";
   entry.cost = "N draws";
   entry.source = "sampling by smallest hash; spec diversity 0.3.8";
-  entry.certificate = "none";
+  entry.objective = Objective::none;
   entry.pick = pick_random;
   return entry;
 }

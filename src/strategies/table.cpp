@@ -34,6 +34,22 @@ std::string parameter(const Entry& entry, const std::map<std::string, std::strin
   return std::string(known->value);
 }
 
+std::string_view certificate_kind(Objective objective) {
+  switch (objective) {
+    case Objective::scores:
+      return "scores";
+    case Objective::radius:
+      return "radius";
+    case Objective::potential:
+      return "potential";
+    case Objective::coverage:
+    case Objective::log_determinant:
+      return "submodular";
+    default:
+      return "none";
+  }
+}
+
 void bad_parameter(const Request& request, std::string_view name, std::string_view expected) {
   throw Error(Exit::usage, fmt::format("strategy {}: {}: expected {}, found \"{}\"", request.strategy, name, expected,
                                        parameter(strategy(request.strategy), request.set, name)));

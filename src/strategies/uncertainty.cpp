@@ -19,7 +19,7 @@ Entry score_entry(ScoreKind kind) {
   entry.inputs = "probabilities [N,C] or [N,T,C] (averaged), or logits";
   entry.cost = "one pass, N T C logarithms or comparisons";
   entry.needs.probabilities = true;
-  entry.certificate = "scores";
+  entry.objective = Objective::scores;
   entry.score = kind;
   entry.pick = pick_by_score;
   return entry;
