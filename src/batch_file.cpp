@@ -20,6 +20,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "csv.hpp"
 #include "hdf5.hpp"
 #include "seine/error.hpp"
 
@@ -104,28 +105,12 @@ std::string hdf5_of(const Batch& batch, const std::string& created) {
   return h5::bytes_of(file.get());
 }
 
-// RFC 4180.
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"') quoted += '"';
-    quoted += c;
-  }
-  return quoted + '"';
-}
-
-// The fewest digits that read back as the same float64; fmt would write a sign before some NaNs.
-std::string csv_number(double value) {
-  return std::isnan(value) ? "nan" : fmt::format("{}", value);
-}
-
 std::string csv_of(const Batch& batch) {
   std::string text = "id,row,score,gain\n";
   const Selection& picked = batch.selection;
   for (std::size_t i = 0; i < picked.rows.size(); ++i)
     fmt::format_to(std::back_inserter(text), "{},{},{},{}\n", csv_field(batch.ids.as_text(i)), picked.rows[i],
-                   csv_number(picked.scores[i]), csv_number(picked.gains[i]));
+                   number_text(picked.scores[i]), number_text(picked.gains[i]));
   return text;
 }
 

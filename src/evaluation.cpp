@@ -8,28 +8,45 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "backend/row_kernel.hpp"
-#include "duplicate_ids.hpp"
+#include "csv.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/id_list.hpp"
 #include "seine/ids.hpp"
+#include "seine/input.hpp"
 #include "seine/loader.hpp"
-#include "seine/ownership.hpp"
-#include "seine/pick.hpp"
-#include "seine/pool_paths.hpp"
-#include "seine/roles.hpp"
 
 namespace seine {
 namespace {
 
+using Rows = std::vector<std::int64_t>;
+
 constexpr double kUndefined = std::numeric_limits<double>::quiet_NaN();
-constexpr std::int64_t kBlockRows = 4096;
 
-const char* const kMetrics[] = {"radius",     "mean_distance", "potential",    "facility_location", "nearest_pair",
-                                "duplicates", "class_balance", "mean_entropy", "mean_margin"};
+// What is said of one batch.
+struct Metrics {
+  double radius = kUndefined, mean_distance = kUndefined, potential = kUndefined, facility_location = kUndefined,
+         nearest_pair = kUndefined, duplicates = kUndefined, class_balance = kUndefined, mean_entropy = kUndefined,
+         mean_margin = kUndefined;
+};
 
-using Rows = std::span<const std::int64_t>;
+struct Metric {
+  const char* name;
+  double Metrics::*value;
+};
+
+// In the order of the table.
+constexpr Metric kMetrics[] = {
+    {"radius", &Metrics::radius},
+    {"mean_distance", &Metrics::mean_distance},
+    {"potential", &Metrics::potential},
+    {"facility_location", &Metrics::facility_location},
+    {"nearest_pair", &Metrics::nearest_pair},
+    {"duplicates", &Metrics::duplicates},
+    {"class_balance", &Metrics::class_balance},
+    {"mean_entropy", &Metrics::mean_entropy},
+    {"mean_margin", &Metrics::mean_margin},
+};
 
 // Classes and scores of the own rows, from the files.
 struct Predictions {
@@ -39,37 +56,36 @@ struct Predictions {
   std::int64_t distinct_classes = 0;  // in the whole pool
 };
 
-Predictions read_predictions(const Comm& comm, const PoolFiles& files, const Ownership& own) {
-  const PoolShape& shape = files.shape();
+// Collective. How many different values all ranks have together.
+std::int64_t count_distinct(const Comm& comm, const std::vector<std::int64_t>& values) {
+  const std::set<std::int64_t> mine(values.begin(), values.end());
+  const std::vector<std::int64_t> all = comm.gather(std::span<const std::int64_t>(Rows(mine.begin(), mine.end())));
+  return static_cast<std::int64_t>(std::set(all.begin(), all.end()).size());
+}
+
+Predictions read_predictions(const Comm& comm, const OpenedPool& opened) {
+  const PoolShape& shape = opened.files.shape();
+  const std::int64_t passes = std::max<std::int64_t>(shape.passes, 1), width = passes * shape.classes;
   Predictions out;
   out.has_classes = shape.reference_classes || shape.classes > 0;
   out.has_scores = shape.classes > 0;
-  comm.agree([&] {
-    const std::int64_t passes = std::max<std::int64_t>(shape.passes, 1);
-    std::vector<double> block;
-    for (const Ownership::Run& run : own.runs()) {
-      for (std::int64_t first = run.first; first < run.first + run.count; first += kBlockRows) {
-        const std::int64_t count = std::min(kBlockRows, run.first + run.count - first);
-        if (shape.reference_classes) {
-          const std::vector<std::int64_t> classes = files.read_integers(Dataset::classes, first, count);
-          out.classes.insert(out.classes.end(), classes.begin(), classes.end());
-        }
-        if (shape.classes == 0) continue;
-        block.resize(static_cast<std::size_t>(count * passes * shape.classes));
-        files.read_probabilities(first, count, block);
-        for (std::int64_t i = 0; i < count; ++i) {
-          const double* p = block.data() + i * passes * shape.classes;
-          out.entropy.push_back(static_cast<float>(Entropy{}(p, passes, shape.classes)));
-          out.margin.push_back(static_cast<float>(Margin{}(p, passes, shape.classes)));
-          if (!shape.reference_classes) out.classes.push_back(top_two(p, passes, shape.classes).best);
-        }
-      }
+  std::vector<double> block;
+  const auto read_block = [&](std::int64_t first, std::int64_t count) {
+    if (shape.reference_classes) {
+      const std::vector<std::int64_t> classes = opened.files.read_integers(Dataset::classes, first, count);
+      out.classes.insert(out.classes.end(), classes.begin(), classes.end());
     }
-  });
-  std::set<std::int64_t> distinct(out.classes.begin(), out.classes.end());
-  const std::vector<std::int64_t> mine(distinct.begin(), distinct.end());
-  for (const std::int64_t value : comm.gather(std::span<const std::int64_t>(mine))) distinct.insert(value);
-  out.distinct_classes = static_cast<std::int64_t>(distinct.size());
+    if (!out.has_scores) return;
+    block.resize(static_cast<std::size_t>(count * width));
+    opened.files.read_probabilities(first, count, block);
+    for (const double* p = block.data(); p != block.data() + block.size(); p += width) {
+      out.entropy.push_back(static_cast<float>(Entropy{}(p, passes, shape.classes)));
+      out.margin.push_back(static_cast<float>(Margin{}(p, passes, shape.classes)));
+      if (!shape.reference_classes) out.classes.push_back(top_two(p, passes, shape.classes).best);
+    }
+  };
+  comm.agree([&] { for_blocks(opened.own, width * static_cast<std::int64_t>(sizeof(double)), read_block); });
+  out.distinct_classes = count_distinct(comm, out.classes);
   return out;
 }
 
@@ -79,82 +95,78 @@ double mean(const std::vector<double>& values) {
   return values.empty() ? kUndefined : sum / static_cast<double>(values.size());
 }
 
+// A pool, and those of its rows that sums go over: the uncovered ones, or a sample of them.
+struct Ground {
+  Pool pool, rest;
+};
+
+// The embeddings as given (or asked for), and of length 1.
+struct Grounds {
+  Ground given, unit;
+};
+
 // One batch after another against one pool.
 class Judge {
  public:
-  Judge(Pool& pool, const Predictions& predictions, bool embeddings, const Pool& rest, const Pool& unit,
-        const Pool& unit_rest)
-      : pool_(pool),
-        predictions_(predictions),
-        embeddings_(embeddings),
-        rest_(rest),
-        unit_(unit),
-        unit_rest_(unit_rest) {}
+  Judge(const Grounds& grounds, const Predictions& predictions)
+      : given_(grounds.given), unit_(grounds.unit), predictions_(predictions) {}
 
-  // In the order of kMetrics.
-  std::vector<double> operator()(Rows batch) const {
-    std::vector<double> values(std::size(kMetrics), kUndefined);
-    if (embeddings_) {
-      distances(batch, values);
-      values[3] = mean_similarity(batch);
-      pairs(batch, values);
+  Metrics operator()(const Rows& batch) const {
+    Metrics metrics;
+    if (given_.pool.dim() > 0) {
+      measure_distances(batch, metrics);
+      metrics.facility_location = mean_similarity(batch);
+      measure_pairs(batch, metrics);
     }
-    if (predictions_.has_classes) values[6] = class_balance(batch);
+    if (predictions_.has_classes) metrics.class_balance = class_balance(batch);
     if (predictions_.has_scores) {
-      values[7] = mean(pool_.fetch_column(batch, predictions_.entropy));
-      values[8] = mean(pool_.fetch_column(batch, predictions_.margin));
+      metrics.mean_entropy = mean(given_.pool.fetch_column(batch, predictions_.entropy));
+      metrics.mean_margin = mean(given_.pool.fetch_column(batch, predictions_.margin));
     }
-    return values;
+    return metrics;
   }
 
  private:
-  void distances(Rows batch, std::vector<double>& values) const {
-    std::vector<double> left = distances2_to(rest_, pool_, batch, rest_.columns.before);
-    const double rows = static_cast<double>(rest_.rows());
-    if (rest_.rows() == 0) return;
-    values[0] = std::sqrt(largest_over(rest_.comm(), left));
-    values[2] = sum_over(rest_.comm(), left, rest_.rows()) / rows;
-    for (double& value : left) value = std::sqrt(value);
-    values[1] = sum_over(rest_.comm(), left, rest_.rows()) / rows;
+  static double mean_over(const Pool& rest, const std::vector<double>& values) {
+    return sum_over(rest.comm(), values, rest.rows()) / static_cast<double>(rest.rows());
   }
 
-  double mean_similarity(Rows batch) const {
-    const std::vector<float> best = similarities_to(unit_rest_, unit_, batch, unit_rest_.columns.before);
-    if (unit_rest_.rows() == 0) return kUndefined;
-    return sum_over(unit_rest_.comm(), std::vector<double>(best.begin(), best.end()), unit_rest_.rows()) /
-           static_cast<double>(unit_rest_.rows());
+  void measure_distances(const Rows& batch, Metrics& metrics) const {
+    const Pool& rest = given_.rest;
+    if (rest.rows() == 0) return;
+    std::vector<double> left = distances2_to(rest, given_.pool, batch, rest.columns.before);
+    metrics.radius = std::sqrt(largest_over(rest.comm(), left));
+    metrics.potential = mean_over(rest, left);
+    for (double& value : left) value = std::sqrt(value);
+    metrics.mean_distance = mean_over(rest, left);
+  }
+
+  double mean_similarity(const Rows& batch) const {
+    const Pool& rest = unit_.rest;
+    if (rest.rows() == 0) return kUndefined;
+    const std::vector<float> best = similarities_to(rest, unit_.pool, batch, rest.columns.before);
+    return mean_over(rest, {best.begin(), best.end()});
   }
 
   // Distances inside the batch: the smallest, and picks that repeat a covered row or an earlier pick.
-  void pairs(Rows batch, std::vector<double>& values) const {
-    const Packed packed = pool_.fetch(batch);
-    const std::int64_t dim = pool_.dim();
-    std::vector<float> all;
-    for (std::int64_t i = 0; i < packed.rows(); ++i) {
-      const std::vector<float> row = packed.row(i);
-      all.insert(all.end(), row.begin(), row.end());
-    }
+  void measure_pairs(const Rows& batch, Metrics& metrics) const {
+    const Pool& pool = given_.pool;
     std::vector<double> before(batch.size(), HUGE_VAL);
-    if (pool_.columns.before) before = pool_.fetch_column(batch, *pool_.columns.before);
-    std::vector<float> earlier(batch.size());
+    if (pool.columns.before) before = pool.fetch_column(batch, *pool.columns.before);
     double nearest = HUGE_VAL;
     std::int64_t duplicates = 0;
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      const auto count = static_cast<std::int64_t>(i);
-      const float* row = all.data() + count * dim;
-      row_kernels().distances2(&row, 1, all.data(), count, dim, earlier.data());
-      double own_nearest = HUGE_VAL;
-      for (std::size_t j = 0; j < i; ++j) own_nearest = std::min<double>(own_nearest, earlier[j]);
+    for_earlier_distances2(pool.fetch(batch), [&](std::size_t i, std::span<const float> earlier) {
+      const double own_nearest = earlier.empty() ? HUGE_VAL : *std::min_element(earlier.begin(), earlier.end());
       nearest = std::min(nearest, own_nearest);
       duplicates += own_nearest == 0 || before[i] == 0;
-    }
-    values[4] = batch.size() > 1 ? std::sqrt(nearest) : kUndefined;
-    values[5] = static_cast<double>(duplicates);
+    });
+    if (batch.size() > 1) metrics.nearest_pair = std::sqrt(nearest);
+    metrics.duplicates = static_cast<double>(duplicates);
   }
 
   // Entropy of the picked classes in units of the largest that the pool's classes allow.
-  double class_balance(Rows batch) const {
-    std::vector<std::int64_t> classes = pool_.fetch_column(batch, predictions_.classes);
+  double class_balance(const Rows& batch) const {
+    std::vector<std::int64_t> classes = given_.pool.fetch_column(batch, predictions_.classes);
     if (predictions_.distinct_classes < 2 || classes.empty()) return kUndefined;
     std::sort(classes.begin(), classes.end());
     double entropy = 0;
@@ -166,10 +178,8 @@ class Judge {
     return std::max(0.0, entropy) / log_of(static_cast<double>(predictions_.distinct_classes));
   }
 
-  const Pool& pool_;
+  const Ground &given_, &unit_;
   const Predictions& predictions_;
-  const bool embeddings_;
-  const Pool &rest_, &unit_, &unit_rest_;
 };
 
 // The rows that nobody covered, or a sample of them.
@@ -192,11 +202,41 @@ Pool unit_copy(const Pool& pool) {
   return unit;
 }
 
-// The global rows of one batch file or id list.
-std::vector<std::int64_t> read_batch(const std::string& path, const Comm& comm, const PoolFiles& files,
-                                     const Ownership& own, bool strict, const Console& console) {
-  const std::vector<std::string> ids = comm.agree([&] { return read_id_list(path); });
-  std::vector<std::int64_t> rows = rows_of_ids(comm, files, own, ids);
+// Collective. What covered rows, in the pool and outside of it, leave of both geometries.
+void cover(Pool& given, Pool& unit, const EvaluationRequest& request, const Wanted& wanted, const PoolShape& shape) {
+  const PoolRequest& pool = request.pool;
+  Prior prior, unit_prior;
+  std::optional<Pool> outside, unit_outside;
+  if (!pool.labelled_pool.empty()) {
+    const OpenedPool labelled = open_labelled_pool(given.comm(), pool, {.embeddings = true}, shape);
+    outside.emplace(load(given.comm(), given.backend(), labelled, wanted, pool.memory_gib, nullptr).pool);
+    unit_outside.emplace(unit_copy(*outside));
+    prior.outside = &*outside;
+    unit_prior.outside = &*unit_outside;
+  }
+  cover_by_distance(given, prior);
+  cover_by_similarity(unit, unit_prior);
+}
+
+Grounds load_grounds(const EvaluationRequest& request, const Comm& comm, Backend& backend, const OpenedPool& opened,
+                     const Console& console) {
+  Wanted wanted;
+  wanted.embeddings = opened.files.shape().dim > 0;
+  wanted.unit_rows = request.normalize == Normalize::l2;
+  wanted.copies = 4;
+  Pool given = load(comm, backend, opened, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr).pool;
+  Pool unit = unit_copy(given);
+  if (wanted.embeddings) cover(given, unit, request, wanted, opened.files.shape());
+  Pool rest = uncovered(given, request), unit_rest = uncovered(unit, request);
+  return {{std::move(given), std::move(rest)}, {std::move(unit), std::move(unit_rest)}};
+}
+
+// Collective. The global rows of one batch file or id list; it is read on rank 0.
+Rows read_batch(const std::string& path, const Comm& comm, const OpenedPool& opened, bool strict,
+                const Console& console) {
+  const auto mine = comm.agree([&] { return comm.is_root() ? read_id_list(path) : std::vector<std::string>(); });
+  const std::vector<std::string> ids = comm.gather(std::span<const std::string>(mine));
+  Rows rows = rows_of_ids(comm, opened.files, opened.own, ids);
   const auto unknown = std::count(rows.begin(), rows.end(), -1);
   std::erase(rows, -1);
   comm.agree([&] {
@@ -209,11 +249,25 @@ std::vector<std::int64_t> read_batch(const std::string& path, const Comm& comm, 
   return rows;
 }
 
+// A random batch, as `select --strategy random` would return it.
+Rows random_batch(const Pool& pool, std::uint64_t seed, std::size_t size) {
+  return draw_rows(pool, seed, Purpose("random"), static_cast<std::int64_t>(size), [&](std::int64_t own) {
+    return pool.columns.role[static_cast<std::size_t>(own)] == Role::candidate;
+  });
+}
+
+std::vector<double> values_of(const Metric& metric, const std::vector<Metrics>& batches) {
+  std::vector<double> values;
+  for (const Metrics& batch : batches) values.push_back(batch.*metric.value);
+  return values;
+}
+
 struct Spread {
   double mean, deviation;
 };
 
 Spread spread_of(const std::vector<double>& values) {
+  if (values.empty()) return {kUndefined, kUndefined};
   const double centre = mean(values);
   double squares = 0;
   for (const double value : values) squares += (value - centre) * (value - centre);
@@ -225,83 +279,28 @@ nlohmann::ordered_json number(double value) {
   return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
 }
 
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
-}
-
 }  // namespace
 
 Evaluation evaluate(const EvaluationRequest& request, const Comm& comm, Backend& backend, const Console& console) {
-  const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.pool); });
-  const PoolFiles files(comm, paths, request.pool.names, {});
-  const Ownership own(files.shape().rows, comm.rank(), comm.size());
-  check_ids_unique(comm, files, own);
-  const std::vector<Role> roles = read_roles(comm, files, own, request.pool, console.warn);
-  std::vector<std::vector<std::int64_t>> batches;
+  const OpenedPool opened = open_pool(comm, request.pool, {}, console);
+  std::vector<Rows> batches;
   for (const std::string& path : request.picked)
-    batches.push_back(read_batch(path, comm, files, own, request.pool.strict_ids, console));
-
-  Wanted wanted;
-  wanted.embeddings = files.shape().dim > 0;
-  wanted.unit_rows = request.normalize == Normalize::l2;
-  wanted.copies = 4;
-  Pool pool =
-      load(comm, backend, {files, own, roles}, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr)
-          .pool;
-  std::optional<PoolFiles> outside_files;
-  std::optional<Loaded> outside;
-  std::optional<Pool> unit_outside;
-  if (!request.pool.labelled_pool.empty() && wanted.embeddings) {
-    Needs needs;
-    needs.embeddings = true;
-    outside_files.emplace(comm, comm.agree([&] { return expand_pool_paths(request.pool.labelled_pool); }),
-                          request.pool.names, needs);
-    const Ownership outside_own(outside_files->shape().rows, comm.rank(), comm.size());
-    comm.agree([&] {
-      if (outside_files->shape().dim != files.shape().dim)
-        throw Error(Exit::bad_data,
-                    fmt::format("{}: expected embeddings of {} columns as in the pool, found {}",
-                                outside_files->paths().front(), files.shape().dim, outside_files->shape().dim));
-    });
-    const std::vector<Role> labelled(static_cast<std::size_t>(outside_own.own()), Role::labelled);
-    outside.emplace(
-        load(comm, backend, {*outside_files, outside_own, labelled}, wanted, request.pool.memory_gib, nullptr));
-    unit_outside.emplace(unit_copy(outside->pool));
-  }
-  Pool unit = unit_copy(pool);
-  if (wanted.embeddings) {
-    Prior prior, unit_prior;
-    if (outside) prior.outside = &outside->pool;
-    if (unit_outside) unit_prior.outside = &*unit_outside;
-    cover_by_distance(pool, prior);
-    cover_by_similarity(unit, unit_prior);
-  }
-  const Pool rest = uncovered(pool, request), unit_rest = uncovered(unit, request);
-  const Predictions predictions = read_predictions(comm, files, own);
-  const Judge judge(pool, predictions, wanted.embeddings, rest, unit, unit_rest);
+    batches.push_back(read_batch(path, comm, opened, request.pool.strict_ids, console));
+  const Grounds grounds = load_grounds(request, comm, backend, opened, console);
+  const Predictions predictions = read_predictions(comm, opened);
+  const Judge judge(grounds, predictions);
+  std::vector<Metrics> picked, random;
+  for (const Rows& batch : batches) picked.push_back(judge(batch));
+  for (int r = 1; r <= request.random; ++r)
+    random.push_back(
+        judge(random_batch(grounds.given.pool, request.seed + static_cast<std::uint64_t>(r), batches.front().size())));
 
   Evaluation result;
   result.files = request.picked;
-  result.metrics.assign(std::begin(kMetrics), std::end(kMetrics));
-  result.values.resize(result.metrics.size());
-  for (const auto& batch : batches) {
-    const std::vector<double> values = judge(batch);
-    for (std::size_t m = 0; m < values.size(); ++m) result.values[m].push_back(values[m]);
-  }
-  std::vector<std::vector<double>> random(result.metrics.size());
-  for (int r = 1; r <= request.random; ++r) {
-    const std::vector<std::int64_t> rows =
-        draw_rows(pool, request.seed + static_cast<std::uint64_t>(r), Purpose("random"),
-                  static_cast<std::int64_t>(batches.front().size()),
-                  [&](std::int64_t i) { return pool.columns.role[static_cast<std::size_t>(i)] == Role::candidate; });
-    const std::vector<double> values = judge(rows);
-    for (std::size_t m = 0; m < values.size(); ++m) random[m].push_back(values[m]);
-  }
-  for (const auto& values : random) {
-    const Spread spread = spread_of(values);
+  for (const Metric& metric : kMetrics) {
+    const Spread spread = spread_of(values_of(metric, random));
+    result.metrics.push_back(metric.name);
+    result.values.push_back(values_of(metric, picked));
     result.random_mean.push_back(spread.mean);
     result.random_sd.push_back(spread.deviation);
   }
@@ -324,8 +323,8 @@ std::string Evaluation::to_csv() const {
   csv += ",random_mean,random_sd\n";
   for (std::size_t m = 0; m < metrics.size(); ++m) {
     csv += metrics[m];
-    for (const double value : values[m]) csv += fmt::format(",{}", value);
-    csv += fmt::format(",{},{}\n", random_mean[m], random_sd[m]);
+    for (const double value : values[m]) csv += "," + number_text(value);
+    csv += fmt::format(",{},{}\n", number_text(random_mean[m]), number_text(random_sd[m]));
   }
   return csv;
 }
@@ -338,8 +337,8 @@ std::string Evaluation::to_table() const {
   table += fmt::format("{:>14}{:>14}\n", "random_mean", "random_sd");
   for (std::size_t m = 0; m < metrics.size(); ++m) {
     table += fmt::format("{:<18}", metrics[m]);
-    for (const double value : values[m]) table += fmt::format("{:>{}.6g}", value, width);
-    table += fmt::format("{:>14.6g}{:>14.6g}\n", random_mean[m], random_sd[m]);
+    for (const double value : values[m]) table += fmt::format("{:>{}}", number_text(value, 6), width);
+    table += fmt::format("{:>14}{:>14}\n", number_text(random_mean[m], 6), number_text(random_sd[m], 6));
   }
   return table;
 }

@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <compare>
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <tuple>
 
 #include "duplicate_ids.hpp"
 #include "pool_header.hpp"
@@ -24,12 +24,14 @@ namespace seine {
 namespace {
 
 constexpr std::size_t kMostFaults = 20;
-constexpr std::int64_t kTile = 256;
-constexpr std::size_t kBlockBytes = std::size_t{32} << 20;
+struct Place {
+  std::int64_t row;
+  Dataset dataset;
+  auto operator<=>(const Place&) const = default;
+};
 
 struct Fault {
-  std::int64_t row;
-  int dataset;
+  Place place;
   std::string text;
 };
 
@@ -42,19 +44,6 @@ struct Findings {
   std::vector<std::int64_t> histogram;
 };
 
-std::vector<std::string> expand_on_root(const Comm& comm, const std::vector<std::string>& given) {
-  std::string joined;
-  comm.agree([&] {
-    if (comm.is_root())
-      for (const std::string& path : expand_pool_paths(given)) joined += path + '\0';
-  });
-  comm.broadcast(joined);
-  std::vector<std::string> paths;
-  for (std::size_t first = 0; first < joined.size(); first = joined.find('\0', first) + 1)
-    paths.emplace_back(joined.c_str() + first);
-  return paths;
-}
-
 // Reads rows [first, first + count) with `read`, halving a range that has a fault until the faulty rows stand alone.
 // The same text again is a fault of the dataset, not of a row, and is not followed any further.
 template <class Read>
@@ -62,7 +51,7 @@ void read_around_faults(std::vector<Fault>& faults, Dataset dataset, std::int64_
                         const Read& read) {
   std::vector<Fault> known;
   std::copy_if(faults.begin(), faults.end(), std::back_inserter(known),
-               [&](const Fault& fault) { return fault.dataset == static_cast<int>(dataset); });
+               [&](const Fault& fault) { return fault.place.dataset == dataset; });
   if (count == 0 || known.size() >= kMostFaults) return;
   try {
     read(first, count);
@@ -71,16 +60,12 @@ void read_around_faults(std::vector<Fault>& faults, Dataset dataset, std::int64_
     if (error.code() != Exit::bad_data) throw;
     if (!known.empty() && known.back().text == error.what()) return;
     if (count == 1) {
-      faults.push_back({first, static_cast<int>(dataset), error.what()});
+      faults.push_back({{first, dataset}, error.what()});
       return;
     }
   }
   read_around_faults(faults, dataset, first, count / 2, read);
   read_around_faults(faults, dataset, first + count / 2, count - count / 2, read);
-}
-
-std::int64_t rows_per_block(std::int64_t row_bytes) {
-  return std::max<std::int64_t>(1, static_cast<std::int64_t>(kBlockBytes) / (kTile * row_bytes)) * kTile;
 }
 
 void add_to_histogram(std::vector<std::int64_t>& histogram, std::int64_t label) {
@@ -90,19 +75,19 @@ void add_to_histogram(std::vector<std::int64_t>& histogram, std::int64_t label) 
   ++histogram[static_cast<std::size_t>(label)];
 }
 
-void add_norms(Findings& findings, const float* rows, std::int64_t count, std::int64_t dim, double& tile_sum) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float* row = rows + i * dim;
-    double lane[kLanes] = {};
-    for (std::int64_t c = 0; c < dim; ++c)
-      lane[c % kLanes] = fused(static_cast<double>(row[c]), static_cast<double>(row[c]), lane[c % kLanes]);
-    const double norm = std::sqrt(fold_lanes(lane));
-    findings.smallest = std::min(findings.smallest, norm);
-    findings.largest = std::max(findings.largest, norm);
-    findings.zeros += norm == 0;
-    ++findings.norms;
-    tile_sum += norm;
-  }
+double norm_of(const float* row, std::int64_t dim) {
+  double lane[kLanes] = {};
+  for (std::int64_t c = 0; c < dim; ++c)
+    lane[c % kLanes] = fused(static_cast<double>(row[c]), static_cast<double>(row[c]), lane[c % kLanes]);
+  return std::sqrt(fold_lanes(lane));
+}
+
+void add_norm(Findings& findings, double norm) {
+  findings.smallest = std::min(findings.smallest, norm);
+  findings.largest = std::max(findings.largest, norm);
+  findings.zeros += norm == 0;
+  ++findings.norms;
+  findings.tile_norms.back() += norm;
 }
 
 void inspect_embeddings(const PoolFiles& files, std::int64_t first, std::int64_t count, Findings& findings) {
@@ -115,11 +100,9 @@ void inspect_embeddings(const PoolFiles& files, std::int64_t first, std::int64_t
         from, n, std::span(rows).subspan(static_cast<std::size_t>(at * dim), static_cast<std::size_t>(n * dim)));
     std::fill_n(usable.begin() + at, n, std::uint8_t{1});
   });
-  for (std::int64_t tile = 0; tile < count; tile += kTile) {
-    double sum = 0;
-    for (std::int64_t i = tile; i < std::min(tile + kTile, count); ++i)
-      if (usable[static_cast<std::size_t>(i)]) add_norms(findings, rows.data() + i * dim, 1, dim, sum);
-    findings.tile_norms.push_back(sum);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if ((first + i) % Ownership::kTileRows == 0) findings.tile_norms.push_back(0);
+    if (usable[static_cast<std::size_t>(i)]) add_norm(findings, norm_of(rows.data() + i * dim, dim));
   }
 }
 
@@ -134,55 +117,40 @@ void inspect_probabilities(const PoolFiles& files, std::int64_t first, std::int6
   });
 }
 
-template <class Visit>
-void inspect_integers(const PoolFiles& files, Dataset dataset, const Ownership::Run& run, Findings& findings,
-                      Visit visit) {
-  read_around_faults(findings.faults, dataset, run.first, run.count, [&](std::int64_t from, std::int64_t n) {
-    for (std::int64_t value : files.read_integers(dataset, from, n)) visit(value);
-  });
-}
-
-void inspect_columns(const PoolFiles& files, const Ownership::Run& run, Findings& findings) {
+void inspect_columns(const PoolFiles& files, std::int64_t first, std::int64_t count, Findings& findings) {
   const PoolShape& shape = files.shape();
+  const auto inspect = [&](Dataset dataset, const auto& read) {
+    read_around_faults(findings.faults, dataset, first, count, read);
+  };
+  const auto inspect_integers = [&](Dataset dataset, const auto& visit) {
+    inspect(dataset, [&](std::int64_t from, std::int64_t n) {
+      for (const std::int64_t value : files.read_integers(dataset, from, n)) visit(value);
+    });
+  };
+  const auto nothing = [](std::int64_t) {};
   if (shape.ids && shape.text_ids)
-    read_around_faults(findings.faults, Dataset::ids, run.first, run.count,
-                       [&](std::int64_t from, std::int64_t n) { files.read_text_ids(from, n); });
-  if (shape.ids && !shape.text_ids) inspect_integers(files, Dataset::ids, run, findings, [](std::int64_t) {});
-  if (shape.labels)
-    inspect_integers(files, Dataset::labels, run, findings,
-                     [&](std::int64_t label) { findings.labelled += label >= 0; });
+    inspect(Dataset::ids, [&](std::int64_t from, std::int64_t n) { files.read_text_ids(from, n); });
+  if (shape.ids && !shape.text_ids) inspect_integers(Dataset::ids, nothing);
+  if (shape.labels) inspect_integers(Dataset::labels, [&](std::int64_t label) { findings.labelled += label >= 0; });
   if (shape.reference_classes)
-    inspect_integers(files, Dataset::classes, run, findings,
-                     [&](std::int64_t label) { add_to_histogram(findings.histogram, label); });
-  if (shape.costs)
-    read_around_faults(findings.faults, Dataset::costs, run.first, run.count,
-                       [&](std::int64_t from, std::int64_t n) { files.read_costs(from, n); });
-  if (shape.groups) inspect_integers(files, Dataset::groups, run, findings, [](std::int64_t) {});
-}
-
-// Calls work(first, count) over a run in blocks of whole tiles.
-template <class Work>
-void in_blocks(const Ownership::Run& run, std::int64_t block, const Work& work) {
-  for (std::int64_t at = 0; at < run.count; at += block) work(run.first + at, std::min(block, run.count - at));
+    inspect_integers(Dataset::classes, [&](std::int64_t label) { add_to_histogram(findings.histogram, label); });
+  if (shape.costs) inspect(Dataset::costs, [&](std::int64_t from, std::int64_t n) { files.read_costs(from, n); });
+  if (shape.groups) inspect_integers(Dataset::groups, nothing);
 }
 
 Findings read_everything(const PoolFiles& files, const Ownership& own, bool reports, const Console& console) {
   const PoolShape& shape = files.shape();
   Findings findings;
   if (shape.classes > 0 && !shape.reference_classes) findings.histogram.resize(static_cast<std::size_t>(shape.classes));
-  const std::int64_t distribution = shape.classes * std::max<std::int64_t>(shape.passes, 1);
+  const std::int64_t row_bytes = shape.dim * 4 + shape.classes * std::max<std::int64_t>(shape.passes, 1) * 8;
   std::int64_t done = 0;
-  for (const Ownership::Run& run : own.runs()) {
-    inspect_columns(files, run, findings);
-    if (shape.dim > 0)
-      in_blocks(run, rows_per_block(shape.dim * 4),
-                [&](std::int64_t first, std::int64_t count) { inspect_embeddings(files, first, count, findings); });
-    if (shape.classes > 0)
-      in_blocks(run, rows_per_block(distribution * 8),
-                [&](std::int64_t first, std::int64_t count) { inspect_probabilities(files, first, count, findings); });
-    done += run.count;
+  for_blocks(own, row_bytes, [&](std::int64_t first, std::int64_t count) {
+    inspect_columns(files, first, count, findings);
+    if (shape.dim > 0) inspect_embeddings(files, first, count, findings);
+    if (shape.classes > 0) inspect_probabilities(files, first, count, findings);
+    done += count;
     if (reports) console.progress("read", done, own.own());
-  }
+  });
   return findings;
 }
 
@@ -197,42 +165,41 @@ double mean_norm(const Comm& comm, const Ownership& own, std::int64_t rows, cons
     ranks.emplace_back(rows, rank, comm.size());
     next.push_back(at);
     for (const Ownership::Run& run : ranks.back().runs())
-      at += static_cast<std::size_t>((run.count + kTile - 1) / kTile);
+      at += static_cast<std::size_t>((run.count + Ownership::kTileRows - 1) / Ownership::kTileRows);
   }
   double sum = 0;
-  for (std::int64_t row = 0; row < rows; row += kTile) sum += all[next[static_cast<std::size_t>(own.owner(row))]++];
+  for (std::int64_t row = 0; row < rows; row += Ownership::kTileRows)
+    sum += all[next[static_cast<std::size_t>(own.owner(row))]++];
   return norms > 0 ? sum / static_cast<double>(norms) : 0;
 }
 
-std::string joined_faults(const std::vector<Fault>& faults) {
-  std::string text;
-  for (const Fault& fault : faults) text += fmt::format("{} {} {}", fault.row, fault.dataset, fault.text) + '\n';
-  return text;
+// Collective. Everybody's faults, on every rank.
+std::vector<Fault> gather_faults(const Comm& comm, const std::vector<Fault>& mine) {
+  std::vector<Place> places;
+  std::vector<std::string> texts;
+  for (const Fault& fault : mine) {
+    places.push_back(fault.place);
+    texts.push_back(fault.text);
+  }
+  places = comm.gather(std::span<const Place>(places));
+  texts = comm.gather(std::span<const std::string>(texts));
+  std::vector<Fault> all;
+  for (std::size_t i = 0; i < places.size(); ++i) all.push_back({places[i], std::move(texts[i])});
+  return all;
 }
 
 // Collective. The first faults of all ranks in order of the rows, on every rank.
-std::vector<std::string> gather_faults(const Comm& comm, const PoolFiles& files, const Ownership& own,
-                                       std::vector<Fault> mine) {
-  const auto in_order = [](const Fault& a, const Fault& b) {
-    return std::tie(a.row, a.dataset) < std::tie(b.row, b.dataset);
-  };
-  const std::int64_t unreadable_ids = comm.sum(static_cast<std::int64_t>(std::count_if(
-      mine.begin(), mine.end(), [](const Fault& fault) { return fault.dataset == static_cast<int>(Dataset::ids); })));
+std::vector<std::string> first_faults(const Comm& comm, const PoolFiles& files, const Ownership& own,
+                                      std::vector<Fault> mine) {
+  const auto in_order = [](const Fault& a, const Fault& b) { return a.place < b.place; };
+  const std::int64_t unreadable_ids = comm.sum(static_cast<std::int64_t>(
+      std::count_if(mine.begin(), mine.end(), [](const Fault& fault) { return fault.place.dataset == Dataset::ids; })));
   std::sort(mine.begin(), mine.end(), in_order);
   if (mine.size() > kMostFaults) mine.resize(kMostFaults);
-  std::vector<Fault> all;
-  const std::string own_text = joined_faults(mine);
-  const std::vector<char> text = comm.gather(std::span<const char>(own_text));
-  for (auto line = text.begin(); line != text.end();) {
-    const auto end = std::find(line, text.end(), '\n');
-    const std::string one(line, end);
-    const std::size_t first = one.find(' '), second = one.find(' ', first + 1);
-    all.push_back({std::stoll(one), std::stoi(one.substr(first)), one.substr(second + 1)});
-    line = end + 1;
-  }
+  std::vector<Fault> all = gather_faults(comm, mine);
   if (unreadable_ids == 0)
     for (const DuplicateId& duplicate : duplicate_ids(comm, files, own, kMostFaults))
-      all.push_back({duplicate.row, static_cast<int>(Dataset::ids), duplicate.describe(files)});
+      all.push_back({{duplicate.row, Dataset::ids}, duplicate.describe(files)});
   std::sort(all.begin(), all.end(), in_order);
   std::vector<std::string> texts;
   for (const Fault& fault : all)
@@ -268,12 +235,12 @@ void combine(const Comm& comm, const PoolFiles& files, const Ownership& own, Fin
   inspection.class_histogram = std::move(findings.histogram);
   inspection.class_histogram.resize(static_cast<std::size_t>(classes));
   comm.sum(std::span<std::int64_t>(inspection.class_histogram));
-  inspection.faults = gather_faults(comm, files, own, std::move(findings.faults));
+  inspection.faults = first_faults(comm, files, own, std::move(findings.faults));
 }
 
 // Collective. A pool whose headers are at fault is described by these faults alone.
-std::optional<PoolFiles> open_pool(const Comm& comm, const std::vector<std::string>& paths, const DatasetNames& names,
-                                   std::vector<std::string>& faults) {
+std::optional<PoolFiles> open_files(const Comm& comm, const std::vector<std::string>& paths, const DatasetNames& names,
+                                    std::vector<std::string>& faults) {
   try {
     return PoolFiles(comm, paths, names, Needs{});
   } catch (const Error& error) {
@@ -289,8 +256,8 @@ std::optional<PoolFiles> open_pool(const Comm& comm, const std::vector<std::stri
 
 Inspection inspect(const PoolRequest& request, const Comm& comm, const Console& console) {
   Inspection inspection;
-  inspection.files = expand_on_root(comm, request.pool);
-  const std::optional<PoolFiles> files = open_pool(comm, inspection.files, request.names, inspection.faults);
+  inspection.files = pool_paths(comm, request.pool);
+  const std::optional<PoolFiles> files = open_files(comm, inspection.files, request.names, inspection.faults);
   if (!files) return inspection;
   const PoolShape& shape = files->shape();
   inspection.rows = shape.rows;
@@ -299,7 +266,7 @@ Inspection inspect(const PoolRequest& request, const Comm& comm, const Console& 
   inspection.passes = shape.passes;
   inspection.ids = !shape.ids ? "row number" : shape.text_ids ? "text" : "integer";
   describe_types(shape, inspection);
-  const Ownership own(shape.rows, comm.rank(), comm.size());
+  const Ownership own(shape.rows, comm);
   Findings findings = comm.agree([&] { return read_everything(*files, own, comm.is_root(), console); });
   combine(comm, *files, own, findings, inspection);
   if (shape.dim == 0 && shape.classes == 0)

@@ -13,9 +13,6 @@
 namespace seine {
 namespace {
 
-constexpr std::int64_t kBlockRows = 4096;
-constexpr std::int64_t kBlockBytes = 64 << 20;
-
 // 128-bit hash of rows that does not depend on the order in which they are read: hashes keyed by dataset and global row
 // are added.
 class Fingerprint {
@@ -65,9 +62,9 @@ void check_memory(const Comm& comm, const PoolShape& shape, const Ownership& own
 
 class Loading {
  public:
-  Loading(Backend& backend, const Source& source, const Wanted& wanted, const Console* console)
-      : backend_(backend), source_(source), shape_(source.files.shape()), wanted_(wanted), console_(console) {
-    const std::int64_t own = source.own.own();
+  Loading(Backend& backend, const OpenedPool& opened, const Wanted& wanted, const Console* console)
+      : backend_(backend), opened_(opened), shape_(opened.files.shape()), wanted_(wanted), console_(console) {
+    const std::int64_t own = opened.own.own();
     if (wanted.embeddings) fields_.x = Array<std::byte>(backend, own * shape_.dim * 4);
     if (wanted.residuals) fields_.a = Array<float>(backend, own * shape_.classes);
     if (wanted.score) fields_.score.resize(static_cast<std::size_t>(own));
@@ -75,22 +72,18 @@ class Loading {
 
   void run() {
     const bool distributions = wanted_.residuals || wanted_.score;
-    const std::int64_t width = std::max<std::int64_t>(
-        1, std::max(wanted_.embeddings ? shape_.dim * 4 : 0, distributions ? distribution_size() * 8 : 0));
-    const std::int64_t block = std::clamp<std::int64_t>(kBlockBytes / width, 1, kBlockRows);
+    const std::int64_t row_bytes =
+        (wanted_.embeddings ? shape_.dim * 4 : 0) + (distributions ? distribution_size() * 8 : 0);
     std::int64_t at = 0;
-    for (const Ownership::Run& run : source_.own.runs()) {
-      for (std::int64_t first = run.first; first < run.first + run.count; first += block) {
-        const std::int64_t count = std::min(block, run.first + run.count - first);
-        read_small(first, count);
-        if (wanted_.embeddings) read_embeddings(first, count, at);
-        if (distributions) read_probabilities(first, count, at);
-        at += count;
-        if (console_) console_->progress("read", at, source_.own.own());
-      }
-    }
+    for_blocks(opened_.own, row_bytes, [&](std::int64_t first, std::int64_t count) {
+      read_small(first, count);
+      if (wanted_.embeddings) read_embeddings(first, count, at);
+      if (distributions) read_probabilities(first, count, at);
+      at += count;
+      if (console_) console_->progress("read", at, opened_.own.own());
+    });
     if (wanted_.unit_rows && wanted_.embeddings)
-      backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), source_.own.own(), shape_.dim);
+      backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), opened_.own.own(), shape_.dim);
   }
 
   Fields& fields() { return fields_; }
@@ -103,16 +96,16 @@ class Loading {
   // Ids and labels: what makes a row of equal vectors another row.
   void read_small(std::int64_t first, std::int64_t count) {
     if (shape_.ids && shape_.text_ids) {
-      const std::vector<std::string> ids = source_.files.read_text_ids(first, count);
+      const std::vector<std::string> ids = opened_.files.read_text_ids(first, count);
       for (std::int64_t i = 0; i < count; ++i) {
         const std::string& id = ids[static_cast<std::size_t>(i)];
         fingerprint_.add(Dataset::ids, first + i, id.data(), id.size());
       }
     } else if (shape_.ids) {
-      add_integers(Dataset::ids, first, source_.files.read_integers(Dataset::ids, first, count));
+      add_integers(Dataset::ids, first, opened_.files.read_integers(Dataset::ids, first, count));
     }
     if (!shape_.labels) return;
-    labels_ = source_.files.read_integers(Dataset::labels, first, count);
+    labels_ = opened_.files.read_integers(Dataset::labels, first, count);
     add_integers(Dataset::labels, first, labels_);
   }
 
@@ -124,7 +117,7 @@ class Loading {
   void read_embeddings(std::int64_t first, std::int64_t count, std::int64_t at) {
     std::vector<float>& block = embeddings_;
     block.resize(static_cast<std::size_t>(count * shape_.dim));
-    source_.files.read_embeddings(first, count, block);
+    opened_.files.read_embeddings(first, count, block);
     const auto row_bytes = static_cast<std::size_t>(shape_.dim) * sizeof(float);
     for (std::int64_t i = 0; i < count; ++i)
       fingerprint_.add(Dataset::embeddings, first + i, block.data() + i * shape_.dim, row_bytes);
@@ -135,7 +128,7 @@ class Loading {
     std::vector<double>& block = probabilities_;
     const std::int64_t width = distribution_size();
     block.resize(static_cast<std::size_t>(count * width));
-    source_.files.read_probabilities(first, count, block);
+    opened_.files.read_probabilities(first, count, block);
     for (std::int64_t i = 0; i < count; ++i)
       fingerprint_.add(Dataset::probabilities, first + i, block.data() + i * width,
                        static_cast<std::size_t>(width) * sizeof(double));
@@ -160,18 +153,18 @@ class Loading {
     std::vector<std::int64_t> classes(static_cast<std::size_t>(count), -1);
     if (!wanted_.residuals_by_label || !shape_.labels) return classes;
     for (std::size_t i = 0; i < classes.size(); ++i) {
-      if (!is_covered(source_.roles[static_cast<std::size_t>(at) + i]) || labels_[i] < 0) continue;
+      if (!is_covered(opened_.roles[static_cast<std::size_t>(at) + i]) || labels_[i] < 0) continue;
       if (labels_[i] >= shape_.classes)
         throw Error(Exit::bad_data,
                     fmt::format("{}: dataset \"labels\": expected a class below {}, found {}",
-                                source_.files.where(first + static_cast<std::int64_t>(i)), shape_.classes, labels_[i]));
+                                opened_.files.where(first + static_cast<std::int64_t>(i)), shape_.classes, labels_[i]));
       classes[i] = labels_[i];
     }
     return classes;
   }
 
   Backend& backend_;
-  const Source& source_;
+  const OpenedPool& opened_;
   const PoolShape& shape_;
   const Wanted& wanted_;
   const Console* console_;
@@ -203,21 +196,22 @@ double Stopwatch::lap() {
   return since_ - before;
 }
 
-Loaded load(const Comm& comm, Backend& backend, Source source, const Wanted& wanted, std::optional<double> memory_gib,
-            const Console* console) {
+Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
+            std::optional<double> memory_gib, const Console* console) {
   Stopwatch watch;
-  check_memory(comm, source.files.shape(), source.own, wanted, memory_gib);
+  check_memory(comm, opened.files.shape(), opened.own, wanted, memory_gib);
   const auto loading = comm.agree([&] {
-    auto mine = std::make_unique<Loading>(backend, source, wanted, console);
+    auto mine = std::make_unique<Loading>(backend, opened, wanted, console);
     mine->run();
     return mine;
   });
   Columns columns;
-  for (const Ownership::Run& run : source.own.runs())
+  columns.rows.reserve(opened.roles.size());
+  for (const Ownership::Run& run : opened.own.runs())
     for (std::int64_t i = 0; i < run.count; ++i) columns.rows.push_back(run.first + i);
-  columns.role = std::move(source.roles);
+  columns.role = opened.roles;
   if (wanted.score) columns.score = std::move(loading->fields().score);
-  const PoolShape& shape = source.files.shape();
+  const PoolShape& shape = opened.files.shape();
   Pool pool(comm, backend, std::move(columns), Element::f32, wanted.embeddings ? shape.dim : 0,
             std::move(loading->fields().x), wanted.residuals ? shape.classes : 0, std::move(loading->fields().a));
   const double score_seconds = loading->score_seconds();

@@ -1,13 +1,10 @@
 #include "seine/ownership.hpp"
 
-#include <algorithm>
-
 namespace seine {
 
-Ownership::Ownership(std::int64_t rows, int rank, int ranks) : rows_(rows), ranks_(ranks) {
-  constexpr std::int64_t tile = 256;
-  const std::int64_t tiles = (rows + tile - 1) / tile;
-  run_length_ = tile * std::clamp<std::int64_t>(tiles / (4 * ranks), 1, 256);
+Ownership::Ownership(std::int64_t rows, int rank, int ranks) : rows_(rows), rank_(rank), ranks_(ranks) {
+  const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  run_length_ = kTileRows * std::clamp<std::int64_t>(tiles / (4 * ranks), 1, 256);
   for (std::int64_t first = rank * run_length_; first < rows; first += ranks * run_length_) {
     runs_.push_back({first, std::min(run_length_, rows - first)});
     own_ += runs_.back().count;

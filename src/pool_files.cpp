@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <list>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -83,6 +84,7 @@ struct PoolFiles::Impl {
   [[noreturn]] void fail_row(const Slab& slab, Dataset which, std::int64_t row, const std::string& what) const;
   void read_rounded(const Slab& slab, float* out) const;
   void check_embeddings(const Slab& slab, const float* rows, const double* unrounded) const;
+  void check_norms(const Slab& slab, const float* rows) const;
   void check_distributions(const Slab& slab, double* p) const;
   void check_logits(const Slab& slab, double* p) const;
 };
@@ -306,12 +308,24 @@ void PoolFiles::Impl::fail_row(const Slab& slab, Dataset which, std::int64_t row
 // `unrounded`: what was stored, where that was float64; else null.
 void PoolFiles::Impl::check_embeddings(const Slab& slab, const float* rows, const double* unrounded) const {
   const std::int64_t width = slab.column.width, elements = slab.count * width;
-  if (all_finite(rows, elements)) return;
+  const double largest = largest_magnitude(rows, elements);
+  if (largest * largest * static_cast<double>(width) < kLargestNorm2) return;
   const std::int64_t at = std::find_if(rows, rows + elements, [](float x) { return !std::isfinite(x); }) - rows;
+  if (at == elements) return check_norms(slab, rows);
   const bool overflowed = unrounded && std::isfinite(unrounded[at]);
   fail_row(slab, Dataset::embeddings, at / width,
            fmt::format(", column {}: expected a number that is finite{}, found {}", at % width,
                        overflowed ? " in float32" : "", unrounded ? unrounded[at] : static_cast<double>(rows[at])));
+}
+
+void PoolFiles::Impl::check_norms(const Slab& slab, const float* rows) const {
+  for (std::int64_t row = 0; row < slab.count; ++row, rows += slab.column.width) {
+    const double norm2 =
+        std::accumulate(rows, rows + slab.column.width, 0.0, [](double sum, double x) { return sum + x * x; });
+    if (norm2 < kLargestNorm2) continue;
+    fail_row(slab, Dataset::embeddings, row,
+             fmt::format(": expected a squared norm below {:g}, found {:g}", kLargestNorm2, norm2));
+  }
 }
 
 void PoolFiles::Impl::read_rounded(const Slab& slab, float* out) const {

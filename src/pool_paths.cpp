@@ -100,4 +100,9 @@ std::vector<std::string> expand_pool_paths(std::span<const std::string> given) {
   return paths;
 }
 
+std::vector<std::string> pool_paths(const Comm& comm, std::span<const std::string> given) {
+  const auto mine = comm.agree([&] { return comm.is_root() ? expand_pool_paths(given) : std::vector<std::string>(); });
+  return comm.gather(std::span<const std::string>(mine));  // only rank 0 has any
+}
+
 }  // namespace seine

@@ -69,7 +69,7 @@ std::vector<Role> roles_by_lists(const Comm& comm, const PoolFiles& files, const
     const auto size = static_cast<std::size_t>(lists.sizes[kind]);
     const auto listed = std::span(rows).subspan(end -= size, size);
     for (std::int64_t row : listed) {
-      if (row < 0 || own.owner(row) != comm.rank()) continue;
+      if (row < 0 || !own.owns(row)) continue;
       Role& role = roles[static_cast<std::size_t>(own.local(row))];
       role = Lists::roles[kind] == Role::candidate ? Role::candidate : std::max(role, Lists::roles[kind]);
     }

@@ -7,11 +7,11 @@
 namespace seine {
 
 // In integers, because a sum of floats does not vectorise.
-bool all_finite(const float* values, std::int64_t count) {
+float largest_magnitude(const float* values, std::int64_t count) {
   std::uint32_t largest = 0;
   for (std::int64_t i = 0; i < count; ++i)
     largest = std::max(largest, std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU);
-  return largest < 0x7f800000U;
+  return std::bit_cast<float>(largest);
 }
 
 bool all_finite(const double* values, std::int64_t count) {

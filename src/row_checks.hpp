@@ -6,9 +6,10 @@
 
 namespace seine {
 
+inline constexpr double kLargestNorm2 = 8.5e37;        // a quarter of float32: squared distances stay finite
 inline constexpr double kSmallestProbability = -1e-6;  // rounding of the writer; becomes 0
 
-bool all_finite(const float* values, std::int64_t count);
+float largest_magnitude(const float* values, std::int64_t count);  // not finite: so is one of the values
 bool all_finite(const double* values, std::int64_t count);
 
 // Raises values in [-1e-6, 0) to 0; the sum, or NaN where a value lies below.

@@ -5,15 +5,14 @@
 
 #include <fmt/format.h>
 
-#include "duplicate_ids.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/ids.hpp"
+#include "seine/input.hpp"
 #include "seine/loader.hpp"
 #include "seine/merge.hpp"
-#include "seine/ownership.hpp"
+#include "seine/overwrite.hpp"
 #include "seine/pick.hpp"
-#include "seine/pool_paths.hpp"
 #include "seine/roles.hpp"
 
 namespace seine {
@@ -30,25 +29,11 @@ ScoreKind score_kind(const std::string& name) {
   return *entry.score;
 }
 
-void check_set(const Entry& entry, const std::map<std::string, std::string>& set) {
-  for (const auto& [name, value] : set) {
-    std::string known;
-    bool found = false;
-    for (const Parameter& parameter : entry.parameters) {
-      found |= parameter.name == name;
-      known += fmt::format("{}{}", known.empty() ? "" : ", ", parameter.name);
-    }
-    if (!found)
-      throw usage(fmt::format("strategy {}: unknown parameter \"{}\"; known: {}", entry.name, name,
-                              known.empty() ? "none" : known));
-  }
-}
-
-// Everything that was read of the pool, and what the request makes of it.
+// Everything that was read.
 struct Input {
-  std::optional<PoolFiles> files, outside_files;
-  std::optional<Ownership> own;
-  std::optional<Loaded> pool, outside;
+  OpenedPool opened;
+  Loaded pool;
+  std::optional<Loaded> outside;  // labelled rows that are not in the pool
 };
 
 Wanted wanted_by(const Request& request, const Entry& entry) {
@@ -73,40 +58,16 @@ Needs needs_of(const Request& request, const Entry& entry) {
   return needs;
 }
 
-Loaded load_outside(const Request& request, const Entry& entry, const Comm& comm, Backend& backend, Input& input) {
-  Needs needs = entry.needs;
-  needs.passes = false;
-  const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.labelled_pool); });
-  input.outside_files.emplace(comm, paths, request.pool.names, needs);
-  const PoolShape& inner = input.files->shape();
-  const PoolShape& outer = input.outside_files->shape();
-  comm.agree([&] {
-    if (entry.needs.embeddings && outer.dim != inner.dim)
-      throw Error(Exit::bad_data, fmt::format("{}: expected embeddings of {} columns as in the pool, found {}",
-                                              paths.front(), inner.dim, outer.dim));
-    if (entry.outer && outer.classes != inner.classes)
-      throw Error(Exit::bad_data, fmt::format("{}: expected {} classes as in the pool, found {}", paths.front(),
-                                              inner.classes, outer.classes));
-  });
-  const Ownership own(outer.rows, comm.rank(), comm.size());
-  Wanted wanted = wanted_by(request, entry);
-  wanted.score.reset();
-  const std::vector<Role> roles(static_cast<std::size_t>(own.own()), Role::labelled);
-  return load(comm, backend, {*input.outside_files, own, roles}, wanted, request.pool.memory_gib, nullptr);
-}
-
 Input read_input(const Request& request, const Entry& entry, const Comm& comm, Backend& backend,
                  const Console& console) {
-  Input input;
-  const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.pool); });
-  input.files.emplace(comm, paths, request.pool.names, needs_of(request, entry));
-  input.own.emplace(input.files->shape().rows, comm.rank(), comm.size());
-  check_ids_unique(comm, *input.files, *input.own);
-  std::vector<Role> roles = read_roles(comm, *input.files, *input.own, request.pool, console.warn);
-  input.pool.emplace(load(comm, backend, {*input.files, *input.own, std::move(roles)}, wanted_by(request, entry),
-                          request.pool.memory_gib, comm.is_root() ? &console : nullptr));
-  if (!request.pool.labelled_pool.empty() && entry.cover)
-    input.outside.emplace(load_outside(request, entry, comm, backend, input));
+  Wanted wanted = wanted_by(request, entry);
+  OpenedPool opened = open_pool(comm, request.pool, needs_of(request, entry), console);
+  Loaded pool = load(comm, backend, opened, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr);
+  Input input{std::move(opened), std::move(pool), std::nullopt};
+  if (request.pool.labelled_pool.empty() || !entry.cover) return input;
+  wanted.score.reset();
+  const OpenedPool labelled = open_labelled_pool(comm, request.pool, entry.needs, input.opened.files.shape());
+  input.outside.emplace(load(comm, backend, labelled, wanted, request.pool.memory_gib, nullptr));
   return input;
 }
 
@@ -137,7 +98,7 @@ std::optional<Pool> ground_of(const Pool& pool, const Request& request, const En
 
 void check_request(const Request& request) {
   const Entry& entry = strategy(request.strategy);
-  check_set(entry, request.set);
+  check_parameters(entry, request.set);
   if (entry.check) entry.check(request);
   if (request.batch < 1) throw usage(fmt::format("--batch: expected at least 1, found {}", request.batch));
   if (request.partitions < 1)
@@ -162,7 +123,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   const Entry& entry = strategy(request.strategy);
   Input input = read_input(request, entry, comm, backend, console);
   Stopwatch watch;
-  Pool& whole = input.pool->pool;
+  Pool& whole = input.pool.pool;
   Batch batch;
   batch.strategy = request.strategy;
   batch.request_json = request.to_json();
@@ -199,7 +160,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
     console.info(fmt::format("{:.1f} % of {} rows x {} picks met",
                              100 * picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(task.batch)),
                              pool.rows(), task.batch));
-  batch.timing.select = watch.lap() + input.pool->score_seconds;
+  batch.timing.select = watch.lap() + input.pool.score_seconds;
   if (request.certificate != CertificateMode::off) {
     if (task.console) console.progress("certificate", 0, 1);
     batch.certificate = certify(pool, task, picked, !merged);
@@ -207,11 +168,11 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   batch.timing.certificate = watch.lap();
 
   batch.selection = std::move(picked.selection);
-  batch.ids = fetch_ids(comm, *input.files, batch.selection.rows);
+  batch.ids = fetch_ids(comm, input.opened.files, batch.selection.rows);
   batch.digest = digest_of(batch.selection.rows);
-  batch.pool_fingerprint = input.pool->fingerprint;
+  batch.pool_fingerprint = input.pool.fingerprint;
   if (input.outside) batch.pool_fingerprint = combined_fingerprint(batch.pool_fingerprint, input.outside->fingerprint);
-  batch.timing.read = input.pool->read_seconds + (input.outside ? input.outside->read_seconds : 0) + watch.lap();
+  batch.timing.read = input.pool.read_seconds + (input.outside ? input.outside->read_seconds : 0) + watch.lap();
   batch.timing.ranks = comm.size();
   batch.timing.threads = std::max(1, request.pool.threads);
   batch.timing.device = backend.name();
@@ -221,7 +182,9 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 Batch select_and_write(const Request& request, const Comm& comm, Backend& backend, const Console& console) {
   check_request(request);
   comm.agree([&] {
-    if (comm.is_root()) check_output(request.out);
+    if (!comm.is_root()) return;
+    refuse_to_overwrite(request.out, input_paths(request.pool));
+    check_output(request.out);
   });
   Batch batch = select(request, comm, backend, console);
   Stopwatch watch;

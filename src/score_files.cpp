@@ -1,16 +1,14 @@
 // `seine score`: a file of scores beside every pool file.
-#include <sys/stat.h>
-
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
 #include <fmt/format.h>
 
-#include "duplicate_ids.hpp"
 #include "hdf5.hpp"
 #include "seine/error.hpp"
+#include "seine/input.hpp"
 #include "seine/loader.hpp"
-#include "seine/ownership.hpp"
 #include "seine/pool_paths.hpp"
 #include "seine/run.hpp"
 #include "seine/strategy.hpp"
@@ -61,51 +59,56 @@ void write_file(const std::string& path, const ScoreRequest& request, const std:
   output.commit();
 }
 
+const Entry& checked_strategy(const ScoreRequest& request) {
+  const Entry& entry = strategy(request.strategy);
+  if (!entry.score)
+    throw Error(Exit::usage, fmt::format("strategy {} has no score per row; see `seine strategies`", entry.name));
+  check_parameters(entry, request.set);
+  return entry;
+}
+
+// Collective. The scores of one file, on rank 0; they lie on the ranks that own its rows.
+std::vector<float> gather_scores(const Pool& pool, const PoolFiles& files, std::size_t file) {
+  struct Scored {
+    std::int64_t row;
+    float score;
+  };
+  const Comm& comm = pool.comm();
+  const std::vector<std::int64_t>& rows = pool.columns.rows;
+  const std::int64_t first = files.first_row_of(file), last = files.first_row_of(file + 1);
+  std::vector<std::vector<Scored>> to(static_cast<std::size_t>(comm.size()));
+  for (auto row = std::lower_bound(rows.begin(), rows.end(), first); row != rows.end() && *row < last; ++row)
+    to[0].push_back({*row, (*pool.columns.score)[static_cast<std::size_t>(row - rows.begin())]});
+  std::vector<float> scores(comm.is_root() ? static_cast<std::size_t>(last - first) : 0);
+  for (const std::vector<Scored>& part : comm.exchange(to))
+    for (const Scored& scored : part) scores[static_cast<std::size_t>(scored.row - first)] = scored.score;
+  return scores;
+}
+
 }  // namespace
 
-void write_scores(const ScoreRequest& request, const Comm& comm, Backend& backend, const Console& console) {
-  const Entry& entry = comm.agree([&] { return std::cref(strategy(request.strategy)); });
-  comm.agree([&] {
-    if (!entry.score)
-      throw Error(Exit::usage, fmt::format("strategy {} has no score per row; see `seine strategies`", entry.name));
-    if (!request.set.empty())
-      throw Error(Exit::usage, fmt::format("strategy {}: unknown parameter \"{}\"; known: none", entry.name,
-                                           request.set.begin()->first));
-  });
-  const std::vector<std::string> paths = comm.agree([&] { return expand_pool_paths(request.pool.pool); });
+std::vector<std::string> write_scores(const ScoreRequest& request, const Comm& comm, Backend& backend,
+                                      const Console& console) {
+  const Entry& entry = comm.agree([&] { return std::cref(checked_strategy(request)); });
+  const std::vector<std::string> paths = pool_paths(comm, request.pool.pool);
   const std::vector<std::string> outputs = comm.agree([&] { return output_paths(paths, request.out); });
-  const PoolFiles files(comm, paths, request.pool.names, entry.needs);
-  const Ownership own(files.shape().rows, comm.rank(), comm.size());
-  check_ids_unique(comm, files, own);
+  const OpenedPool opened = open_candidates(comm, paths, request.pool.names, entry.needs);
   comm.agree([&] {
     if (comm.is_root()) make_folder(request.out);
   });
   Wanted wanted;
   wanted.score = entry.score;
-  const std::vector<Role> roles(static_cast<std::size_t>(own.own()), Role::candidate);
   const Loaded loaded =
-      load(comm, backend, {files, own, roles}, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr);
-
-  // A file's scores lie on the ranks that own its rows; they meet on rank 0, file by file.
-  const std::vector<std::int64_t>& rows = loaded.pool.columns.rows;
-  for (std::size_t file = 0; file < paths.size(); ++file) {
-    const std::int64_t first = files.first_row_of(file), last = files.first_row_of(file + 1);
-    struct Scored {
-      std::int64_t row;
-      float score;
-    };
-    std::vector<std::vector<Scored>> to(static_cast<std::size_t>(comm.size()));
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      if (rows[i] >= first && rows[i] < last) to[0].push_back({rows[i], (*loaded.pool.columns.score)[i]});
-    std::vector<float> scores(comm.is_root() ? static_cast<std::size_t>(last - first) : 0);
-    for (const std::vector<Scored>& part : comm.exchange(to))
-      for (const Scored& scored : part) scores[static_cast<std::size_t>(scored.row - first)] = scored.score;
+      load(comm, backend, opened, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr);
+  for (std::size_t file = 0; file < outputs.size(); ++file) {
+    const std::vector<float> scores = gather_scores(loaded.pool, opened.files, file);
     comm.agree([&] {
       if (comm.is_root()) write_file(outputs[file], request, loaded.fingerprint, scores);
     });
     if (comm.is_root())
-      console.progress("write", static_cast<std::int64_t>(file) + 1, static_cast<std::int64_t>(paths.size()));
+      console.progress("write", static_cast<std::int64_t>(file) + 1, static_cast<std::int64_t>(outputs.size()));
   }
+  return outputs;
 }
 
 }  // namespace seine

@@ -201,7 +201,8 @@ TEST(WrongUsage, IsOneLineAnd64) {
   expect_error(select_10({"--set", "=random"}), 64, "KEY=VALUE");
   expect_error(select_10({"--set", "first=random", "--set", "first=random"}), 64, "twice");
   expect_error({"score", "--pool", "x.h5", "--strategy", "k_center", "--out", "d"}, 64, "entropy");
-  expect_error({"score", "--pool", "x.h5", "--strategy", "entropy", "--out", "d", "--set", "a=1"}, 64, "known");
+  expect_error({"score", "--pool", "x.h5", "--strategy", "entropy", "--out", "d", "--set", "a=1"}, 64,
+               "strategy entropy: unknown parameter \"a\"; known: none");
   expect_error({"evaluate", "--pool", "x.h5", "--picked", "y", "--out", "z.h5"}, 64, ".csv");
   expect_error({"strategies", "bogus"}, 64, "k_center");
   expect_error({"strategies", "random", "badge"}, 64, "badge");

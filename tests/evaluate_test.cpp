@@ -197,6 +197,40 @@ TEST(Evaluate, ByHand) {
   }
 }
 
+TEST(Evaluate, UndefinedHasNoSign) {
+  const SharedFolder folder(world());
+  EvaluationRequest request;
+  request.pool = share_scenario(world(), {.pool = line_pool({0, 1, 2})}, folder);
+  request.picked = {folder.path() + "/picked.txt"};
+  request.random = 0;
+  world().agree([&] {
+    if (world().is_root()) write_text(request.picked[0], "1\n");
+  });
+  const Evaluation evaluation = evaluate(request, world(), *backend_of("cpu", 1), {});
+  EXPECT_NE(evaluation.to_csv().find("\nradius,1,nan,nan\nmean_distance,"), std::string::npos) << evaluation.to_csv();
+  EXPECT_EQ((evaluation.to_csv() + evaluation.to_table()).find("-nan"), std::string::npos);
+}
+
+TEST(Evaluate, LabelledPoolOfAnotherWidth) {
+  const SharedFolder folder(world());
+  EvaluationRequest request;
+  request.pool = share_scenario(
+      world(), {.pool = random_pool(20, 3, 0, 0, 1), .labelled_pool = random_pool(5, 2, 0, 0, 2)}, folder);
+  request.picked = {folder.path() + "/picked.txt"};
+  world().agree([&] {
+    if (world().is_root()) write_text(request.picked[0], "1\n");
+  });
+  try {
+    evaluate(request, world(), *backend_of("cpu", 1), {});
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Exit::bad_data);
+    EXPECT_NE(std::string(error.what()).find("expected 3 columns of embeddings as in the pool, found 2"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST(Evaluate, AgainstNaive) {
   Scenario scenario{.pool = random_pool(320, 5, 4, 0, 300), .storage = {.shard_rows = uneven_shards(320, 3)}};
   for (const Normalize normalize : {Normalize::by_strategy, Normalize::l2})

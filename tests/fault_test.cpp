@@ -663,6 +663,25 @@ TEST(Output, OldBatchSurvivesAFault) {
   EXPECT_EQ(folder.names(), Words{"batch.csv"});
 }
 
+// Inputs are never modified, by whatever name the output reaches them.
+TEST(Output, NamesAnInput) {
+  const Pool pool;
+  const std::string before = content(pool.path(1));
+  const Folder folder;
+  const std::string list = folder.path() + "/labelled.csv", link = folder.path() + "/link.h5";
+  write_text(list, "id\n3\n");
+  fs::create_symlink(pool.path(1), link);
+  for (const int ranks : {1, 3}) {
+    expect_fault_at(ranks, pool.select("random", {"--out", pool.path(1)}), {64}, {"overwrite"}, "");
+    expect_fault_at(ranks, pool.select("random", {"--out", link}), {64}, {"overwrite"}, "");
+    expect_fault_at(ranks, pool.select("random", {"--labelled", list, "--out", list}), {64}, {"overwrite"}, "");
+    expect_fault_at(ranks, {"evaluate", "--pool", pool.path(1), "--picked", list, "--out", list}, {64}, {"overwrite"},
+                    "");
+  }
+  EXPECT_EQ(content(pool.path(1)), before);
+  EXPECT_EQ(content(list), "id\n3\n");
+}
+
 TEST(Output, FullDisk) {
   if (geteuid() != 0) GTEST_SKIP() << "mounting a small file system needs root";
   const Folder folder;

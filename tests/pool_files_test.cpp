@@ -115,6 +115,15 @@ TEST(ExpandPoolPaths, SortsNaturallyByFullPath) {
   fails("nothing.txt", Exit::bad_data);
 }
 
+TEST(PoolPaths, AreThoseThatRankZeroSees) {
+  const SharedFolder folder(world());
+  const std::string path = folder.path() + "/part.h5", gone = folder.path() + "/gone.h5";
+  on_root([&] { write_text(path, "x"); });
+  const std::vector<std::string> given{world().is_root() ? path : gone};
+  EXPECT_EQ(pool_paths(world(), given), std::vector{path});
+  expect_error(Exit::no_input, gone, [&] { pool_paths(world(), std::vector{world().is_root() ? gone : path}); });
+}
+
 TEST(PoolFiles, ReadsEveryFloatType) {
   const SharedFolder folder(world());
   constexpr std::int64_t rows = 21, dim = 3, classes = 4;
@@ -255,6 +264,23 @@ TEST(PoolFiles, NamesTheRowOfABadEmbedding) {
                    ": dataset \"embeddings\", row 17, column 2: expected a number that is finite in "
                    "float32, found -1e+300",
                [&] { embeddings_of(files, 300, 300); });
+}
+
+// Of two rows below the limit the squared distance is finite in float32, even where they are opposite.
+TEST(PoolFiles, NamesTheRowOfAnEmbeddingTooLong) {
+  const SharedFolder folder(world());
+  const std::string longest = folder.path() + "/longest.h5", longer = folder.path() + "/longer.h5";
+  on_root([&] {
+    std::vector<double> x(300 * 4, 4.6e18);  // 8.464e37
+    put(h5::create_file(longest), "embeddings", H5T_IEEE_F32LE, {300, 4}, x);
+    x[17 * 4 + 2] = -4.7e18;
+    put(h5::create_file(longer), "embeddings", H5T_IEEE_F32LE, {300, 4}, x);
+  });
+  const PoolFiles files = open_pool({longest, longer}, kEmbeddings);
+  EXPECT_NO_THROW(embeddings_of(files, 0, 317));
+  expect_error(Exit::bad_data,
+               longer + ": dataset \"embeddings\", row 17: expected a squared norm below 8.5e+37, found 8.557e+37",
+               [&] { embeddings_of(files, 0, 600); });
 }
 
 // A pool of 20 distributions of which the one of row 17 is given.
@@ -626,10 +652,11 @@ TEST(Ownership, DealsEveryRowOnce) {
         const Ownership own(rows, rank, ranks);
         std::int64_t local = 0;
         for (const Ownership::Run& run : own.runs()) {
-          EXPECT_EQ(run.first % 256, 0);
+          EXPECT_EQ(run.first % Ownership::kTileRows, 0);
           EXPECT_LE(run.count, 65536);
           for (std::int64_t row = run.first; row < run.first + run.count; ++row) {
             ASSERT_EQ(own.owner(row), rank);
+            ASSERT_TRUE(own.owns(row));
             ASSERT_EQ(own.local(row), local++);
             ++dealt;
           }
@@ -638,6 +665,22 @@ TEST(Ownership, DealsEveryRowOnce) {
       }
       EXPECT_EQ(dealt, rows);
     }
+}
+
+TEST(Ownership, BlocksHaveABoundInRowsAndBytes) {
+  const Ownership own(100000, world());
+  for (const std::int64_t row_bytes : {0, 1, 1 << 20, 1 << 30}) {
+    const std::int64_t most = row_bytes == 1 << 30 ? 1 : row_bytes == 1 << 20 ? 64 : 4096;
+    std::int64_t position = 0, largest = 0;
+    for_blocks(own, row_bytes, [&](std::int64_t first, std::int64_t count) {
+      EXPECT_TRUE(own.owns(first) && own.owns(first + count - 1));
+      EXPECT_EQ(own.local(first), position);
+      position += count;
+      largest = std::max(largest, count);
+    });
+    EXPECT_EQ(position, own.own());
+    EXPECT_EQ(largest, most);
+  }
 }
 
 }  // namespace

@@ -6,11 +6,8 @@
 #include <string>
 
 #include "seine/console.hpp"
-#include "seine/ownership.hpp"
+#include "seine/input.hpp"
 #include "seine/pool.hpp"
-#include "seine/pool_files.hpp"
-#include "seine/request.hpp"
-#include "seine/roles.hpp"
 
 namespace seine {
 
@@ -23,13 +20,6 @@ struct Wanted {
   double copies = 1;  // how often the rows are in memory at most (merges move them once)
 };
 
-// Which pool, whose rows are what.
-struct Source {
-  const PoolFiles& files;
-  const Ownership& own;
-  std::vector<Role> roles;
-};
-
 struct Loaded {
   Pool pool;
   std::string fingerprint;  // of the content read, whatever the sharding
@@ -37,8 +27,8 @@ struct Loaded {
 };
 
 // Collective. Error 71 with the numbers where the rows do not fit `memory_gib`.
-Loaded load(const Comm& comm, Backend& backend, Source source, const Wanted& wanted, std::optional<double> memory_gib,
-            const Console* console);
+Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
+            std::optional<double> memory_gib, const Console* console);
 
 // The fingerprint of two pools that were read together.
 std::string combined_fingerprint(const std::string& one, const std::string& other);

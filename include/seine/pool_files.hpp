@@ -50,7 +50,8 @@ class PoolFiles {
   std::int64_t first_row_of(std::size_t file) const;  // global row; first_row_of(paths().size()) == shape().rows
 
   // Not collective. Reads and checks `count` rows; any range, over any number of files.
-  void read_embeddings(std::int64_t first, std::int64_t count, std::span<float> out) const;  // [count, dim], finite
+  void read_embeddings(std::int64_t first, std::int64_t count,
+                       std::span<float> out) const;  // [count, dim], finite, squared norms < 8.5e37
   // [count, max(passes, 1), classes] as given, as float64: finite, >= -1e-6 (then >= 0), each distribution sums to 1
   // within 1e-3 (1e-2 where stored as float16). Softmax already applied where the pool has logits.
   void read_probabilities(std::int64_t first, std::int64_t count, std::span<double> out) const;

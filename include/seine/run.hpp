@@ -28,6 +28,8 @@ struct ScoreRequest {
 
   std::string to_json() const;
 };
-void write_scores(const ScoreRequest& request, const Comm& comm, Backend& backend, const Console& console);
+// Returns their paths, in the order of the pool files.
+std::vector<std::string> write_scores(const ScoreRequest& request, const Comm& comm, Backend& backend,
+                                      const Console& console);
 
 }  // namespace seine

@@ -56,6 +56,9 @@ struct Entry {
 std::span<const Entry> strategies();           // in the order of the README
 const Entry& strategy(std::string_view name);  // error 64 that lists the known ones
 
+// Error 64 where `set` has a parameter that the strategy does not know.
+void check_parameters(const Entry& entry, const std::map<std::string, std::string>& set);
+
 // The value of a parameter: from request.set, else the default.
 std::string parameter(const Entry& entry, const std::map<std::string, std::string>& set, std::string_view name);
 

@@ -1,5 +1,6 @@
 // `seine evaluate`: judges batches, ours or another tool's.
 #include "seine/evaluation.hpp"
+#include "seine/overwrite.hpp"
 
 #include "cli/command.hpp"
 #include "cli/pool_options.hpp"
@@ -33,7 +34,10 @@ class Evaluate : public Command {
 
   Outcome run(const Comm& comm, Terminal& terminal) override {
     comm.agree([&] {
-      if (comm.is_root() && !request_.out.empty()) check_output(request_.out);
+      if (!comm.is_root() || request_.out.empty()) return;
+      refuse_to_overwrite(request_.out, input_paths(request_.pool));
+      refuse_to_overwrite(request_.out, request_.picked);
+      check_output(request_.out);
     });
     const auto backend = take_resources(request_.pool, comm, terminal);
     const Evaluation evaluation = evaluate(request_, comm, *backend, terminal.console());

@@ -1,13 +1,9 @@
 // `seine score`: an acquisition score for every row of the pool.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <filesystem>
-
 #include "cli/command.hpp"
 #include "cli/pool_options.hpp"
 #include "cli/resources.hpp"
-#include "seine/pool_paths.hpp"
 #include "seine/run.hpp"
 #include "seine/strategy.hpp"
 
@@ -19,15 +15,6 @@ std::string scoring_strategies() {
   for (const Entry& entry : strategies())
     if (entry.score) names.push_back(entry.name);
   return fmt::format("{}", fmt::join(names, ", "));
-}
-
-void check_keys(const Entry& entry, const std::map<std::string, std::string>& set) {
-  std::vector<std::string_view> known;
-  for (const Parameter& parameter : entry.parameters) known.push_back(parameter.name);
-  for (const auto& [key, value] : set)
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      throw Error(Exit::usage, fmt::format("--set: {} has no parameter \"{}\"; known are: {}", entry.name, key,
-                                           known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
 }
 
 class Score : public Command {
@@ -48,24 +35,17 @@ class Score : public Command {
     if (!entry.score)
       throw Error(Exit::usage,
                   fmt::format("--strategy: {} does not score rows; these do: {}", entry.name, scoring_strategies()));
-    check_keys(entry, request_.set);
+    check_parameters(entry, request_.set);
   }
 
   Outcome run(const Comm& comm, Terminal& terminal) override {
     const auto backend = take_resources(request_.pool, comm, terminal);
-    write_scores(request_, comm, *backend, terminal.console());
-    return {comm.is_root() ? written_files() : ""};
+    std::string lines;
+    for (const std::string& path : write_scores(request_, comm, *backend, terminal.console())) lines += path + "\n";
+    return {lines};
   }
 
  private:
-  // A line for each.
-  std::string written_files() const {
-    std::string text;
-    for (const std::filesystem::path path : expand_pool_paths(request_.pool.pool))
-      text += (request_.out / path.filename()).string() + "\n";
-    return text;
-  }
-
   ScoreRequest request_;
 };
 

@@ -1,5 +1,6 @@
 // The table of all strategies, in the order of the README.
 #include <algorithm>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -23,6 +24,15 @@ const Entry& strategy(std::string_view name) {
     known += fmt::format("{}{}", known.empty() ? "" : ", ", entry.name);
   }
   throw Error(Exit::usage, fmt::format("unknown strategy \"{}\"; known: {}", name, known));
+}
+
+void check_parameters(const Entry& entry, const std::map<std::string, std::string>& set) {
+  std::vector<std::string_view> known;
+  for (const Parameter& parameter : entry.parameters) known.push_back(parameter.name);
+  for (const auto& [name, value] : set)
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      throw Error(Exit::usage, fmt::format("strategy {}: unknown parameter \"{}\"; known: {}", entry.name, name,
+                                           known.empty() ? "none" : fmt::to_string(fmt::join(known, ", "))));
 }
 
 std::string parameter(const Entry& entry, const std::map<std::string, std::string>& set, std::string_view name) {

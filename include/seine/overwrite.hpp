@@ -1,0 +1,18 @@
+// Inputs are never modified (contract, section 5): no output may take the place of one.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "seine/request.hpp"
+
+namespace seine {
+
+// Every file that a request reads, globs expanded. Errors as of expand_pool_paths.
+std::vector<std::string> input_paths(const PoolRequest& request);
+
+// Error 64 where `output` is one of the inputs, by whatever path or link.
+void refuse_to_overwrite(const std::string& output, std::span<const std::string> inputs);
+
+}  // namespace seine

@@ -1,0 +1,55 @@
+#include "seine/input.hpp"
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+#include "duplicate_ids.hpp"
+#include "seine/error.hpp"
+#include "seine/pool_paths.hpp"
+
+namespace seine {
+namespace {
+
+// Collective. Nothing is known of the ids.
+OpenedPool open_files(const Comm& comm, const std::vector<std::string>& paths, const DatasetNames& names,
+                      const Needs& needs, Role role) {
+  PoolFiles files(comm, paths, names, needs);
+  const Ownership own(files.shape().rows, comm);
+  return {std::move(files), own, std::vector<Role>(static_cast<std::size_t>(own.own()), role)};
+}
+
+void check_width(const std::string& path, std::string_view what, std::int64_t expected, std::int64_t found) {
+  if (found != expected)
+    throw Error(Exit::bad_data,
+                fmt::format("{}: expected {} {} as in the pool, found {}", path, expected, what, found));
+}
+
+}  // namespace
+
+OpenedPool open_candidates(const Comm& comm, const std::vector<std::string>& paths, const DatasetNames& names,
+                           const Needs& needs) {
+  OpenedPool pool = open_files(comm, paths, names, needs, Role::candidate);
+  check_ids_unique(comm, pool.files, pool.own);
+  return pool;
+}
+
+OpenedPool open_pool(const Comm& comm, const PoolRequest& request, const Needs& needs, const Console& console) {
+  OpenedPool pool = open_candidates(comm, pool_paths(comm, request.pool), request.names, needs);
+  pool.roles = read_roles(comm, pool.files, pool.own, request, console.warn);
+  return pool;
+}
+
+OpenedPool open_labelled_pool(const Comm& comm, const PoolRequest& request, Needs needs, const PoolShape& pool) {
+  needs.passes = false;
+  OpenedPool labelled = open_files(comm, pool_paths(comm, request.labelled_pool), request.names, needs, Role::labelled);
+  comm.agree([&] {
+    const PoolShape& shape = labelled.files.shape();
+    const std::string& path = labelled.files.paths().front();
+    if (needs.embeddings) check_width(path, "columns of embeddings", pool.dim, shape.dim);
+    if (needs.probabilities) check_width(path, "classes", pool.classes, shape.classes);
+  });
+  return labelled;
+}
+
+}  // namespace seine
