@@ -275,6 +275,7 @@ class CpuBackend final : public Backend {
 
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override {
+    if (count <= 0) return {};
     std::vector<Best> best(static_cast<std::size_t>(workers_.threads()), Best(count));
     constexpr std::int64_t kScanRows = 16384;  // less is not worth waking a thread
     share_tiles(rows, kScanRows, [&](std::int64_t first, std::int64_t last, int thread) {
