@@ -7,8 +7,12 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
+
+#include "seine/error.hpp"
 
 namespace seine {
 
@@ -16,16 +20,14 @@ class Workers {
  public:
   // The caller is one of the `threads`.
   explicit Workers(int threads) {
-    for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { serve(t); });
-  }
-  ~Workers() {
-    {
-      const std::lock_guard lock(mutex_);
-      closing_ = true;
+    try {
+      for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { serve(t); });
+    } catch (const std::system_error& error) {
+      close();
+      throw Error(Exit::system, "cannot start " + std::to_string(threads) + " threads: " + error.what());
     }
-    wake_.notify_all();
-    for (std::thread& helper : helpers_) helper.join();
   }
+  ~Workers() { close(); }
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
@@ -54,6 +56,15 @@ class Workers {
   }
 
  private:
+  void close() {
+    {
+      const std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& helper : helpers_) helper.join();
+  }
+
   void run(int thread) {
     try {
       for (std::int64_t i = next_++; i < count_; i = next_++) (*part_)(i, thread);
