@@ -613,7 +613,7 @@ TEST(Usage, Strategies) {
 
 TEST(Usage, RequiredOptionsAndCommands) {
   const Pool pool;
-  const std::string file = pool.path(0);
+  const std::string& file = pool.path(0);
   std::vector<Fault> faults;
   for (const char* batch : {"0", "-3", "many", "1.5", "1e3x"})
     faults.push_back({{"select", "--pool", file, "--strategy", "random", "--batch", batch}, 64, {"batch"}});

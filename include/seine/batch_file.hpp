@@ -30,21 +30,4 @@ void check_output(const std::string& path);
 // Called on one rank. Its own seconds go into /timing as `write`. Error 73, whatever fails.
 void write_batch(const std::string& path, const Batch& batch);
 
-// A temporary name beside `path`; removes what a dead process of this name left, commits by rename, removes the
-// temporary file in the destructor unless committed. Also used for score files and evaluations.
-class AtomicFile {
- public:
-  explicit AtomicFile(std::string path);
-  ~AtomicFile();
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-  const std::string& temporary() const { return temporary_; }
-  void write_text(const std::string& text);  // the whole content; synced and read back; error 73
-  void commit();                             // fsync file, rename, fsync folder; error 73
-
- private:
-  std::string path_, temporary_;
-  bool committed_ = false;
-};
-
 }  // namespace seine
