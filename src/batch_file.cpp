@@ -2,32 +2,24 @@
 // all, AtomicFile does at once.
 #include "seine/batch_file.hpp"
 
-#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <unistd.h>
 #include <xxhash.h>
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <ctime>
-#include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
 #include "csv.hpp"
 #include "hdf5.hpp"
+#include "seine/atomic_file.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
 namespace {
 
-namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "seine-batch";

@@ -57,9 +57,9 @@ Comm::Comm(MPI_Comm owned) : comm_(owned) {
   check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
 }
 
-Comm Comm::duplicate(MPI_Comm of) {
+Comm Comm::world() {
   MPI_Comm copy = MPI_COMM_NULL;
-  check(MPI_Comm_dup(of, &copy), "MPI_Comm_dup");
+  check(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
   return Comm(copy);
 }
 
@@ -88,13 +88,6 @@ Comm Comm::split(int colour) const {
   MPI_Comm part = MPI_COMM_NULL;
   check(MPI_Comm_split(comm_, colour, rank_, &part), "MPI_Comm_split");
   return Comm(part);
-}
-
-int Comm::ranks_on_node() const {
-  if (size_ == 1) return 1;
-  MPI_Comm node = MPI_COMM_NULL;
-  check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
-  return Comm(node).size();
 }
 
 void Comm::barrier() const {

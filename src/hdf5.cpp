@@ -19,6 +19,7 @@ namespace {
 // Before the first call of a thread: the library keeps its opinions to itself. Cheap enough for every entry point.
 void quieten() {
   setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);  // 0: the user's own setting stays
+  H5dont_atexit();  // after a failed close the library's own end crashes; every handle here is closed by its owner
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 

@@ -3,10 +3,9 @@
 // Every rank ends with the same code and the user reads one message. That is simple for an error that all ranks have:
 // one of the command line, before MPI is up, or one that they agreed on (Comm::agree). A rank that fails alone while
 // the others wait for it in a collective call cannot tell them, so it prints the message and ends them.
-#include <mpi.h>
-
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <string>
 #include <thread>
@@ -53,7 +52,7 @@ Exit run(Invocation& invocation, const Comm& comm) {
 
 int run_with_mpi(Invocation& invocation, int argc, char** argv) {
   const MpiSession mpi(&argc, &argv);
-  const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+  const Comm comm = Comm::world();
   try {
     return static_cast<int>(run(invocation, comm));
   } catch (const AgreedError& error) {
@@ -71,6 +70,7 @@ int run_with_mpi(Invocation& invocation, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file above the limit of its size is an error of its writing, not our end
   try {
     check_processor();
     if (argc == 1 && launcher_rank() == 0) std::fputs((program_help() + "\n").c_str(), stderr);

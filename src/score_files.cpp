@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "hdf5.hpp"
+#include "seine/atomic_file.hpp"
 #include "seine/error.hpp"
 #include "seine/input.hpp"
 #include "seine/loader.hpp"
@@ -36,14 +37,6 @@ std::vector<std::string> output_paths(const std::vector<std::string>& pool, cons
     outputs.push_back(output);
   }
   return outputs;
-}
-
-void make_folder(const std::string& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error || !fs::is_directory(folder))
-    throw Error(Exit::cannot_create,
-                fmt::format("{}: cannot be made a folder: {}", folder, error ? error.message() : "it is a file"));
 }
 
 // Written like every output: whole at a temporary name, then renamed.

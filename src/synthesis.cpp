@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "hdf5.hpp"
+#include "seine/atomic_file.hpp"
 #include "seine/backend.hpp"
-#include "seine/batch_file.hpp"
 #include "seine/error.hpp"
 #include "seine/random.hpp"
 
@@ -372,12 +372,6 @@ void check_request(const SynthesisRequest& request) {
   check(request.ids == "none" || request.ids == "int" || request.ids == "string", "ids", "none, int or string");
   check(request.shards >= 1 && request.shards <= request.rows, "shards", "from 1 to the number of rows");
   check(!request.out.empty(), "out", "a folder");
-}
-
-void make_folder(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw Error(Exit::cannot_create, fmt::format("cannot make the folder {}: {}", path, error.message()));
 }
 
 // Whatever fails while files are written, it is the output that cannot be written.

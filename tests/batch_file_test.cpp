@@ -15,6 +15,7 @@
 
 #include "hdf5.hpp"
 #include "pools.hpp"
+#include "seine/atomic_file.hpp"
 #include "seine/run.hpp"
 
 namespace seine::test {

@@ -3,6 +3,7 @@
 // collective calls, on values that every rank has.
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -50,8 +51,9 @@ bool updates_golden() {
 
 int main(int argc, char** argv) {
   using namespace seine;
+  std::signal(SIGXFSZ, SIG_IGN);  // as main of the program does
   const MpiSession session(&argc, &argv);
-  test::communicator.emplace(Comm::duplicate(MPI_COMM_WORLD));
+  test::communicator.emplace(Comm::world());
   testing::InitGoogleTest(&argc, argv);
   for (int i = 1; i < argc; ++i) test::update_golden |= std::strcmp(argv[i], "--update-golden") == 0;
 

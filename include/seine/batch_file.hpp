@@ -1,7 +1,8 @@
-// Writes a batch as .h5, .csv or .json, by ending (contract, section 3): to a temporary name in the same folder,
-// synced, read back, renamed. Whole or not at all.
+// Writes a batch as .h5, .csv or .json, by ending (contract, section 3); whole or not at all.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 
 #include "seine/ids.hpp"

@@ -22,8 +22,8 @@ concept Plain = std::is_trivially_copyable_v<T>;
 
 class Comm {
  public:
-  static Comm duplicate(MPI_Comm of);  // collective over `of`; errors return instead of aborting
-  static Comm self();                  // this process alone
+  static Comm world();  // collective over all processes; errors return instead of aborting
+  static Comm self();   // this process alone
 
   Comm(Comm&&) noexcept;
   Comm& operator=(Comm&&) noexcept;
@@ -33,7 +33,6 @@ class Comm {
   int size() const { return size_; }
   bool is_root() const { return rank_ == 0; }
   Comm split(int colour) const;  // collective
-  int ranks_on_node() const;     // collective
 
   // All of the following are collective.
   void barrier() const;

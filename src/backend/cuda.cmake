@@ -1,4 +1,4 @@
-# The CUDA plug-in: built wherever nvcc is found, loaded at run time (src/backend/load.cpp). The executable itself links
+# The CUDA plug-in: built wherever nvcc is found, loaded at run time (src/backend/make_backend.cpp). The executable itself links
 # no CUDA library, so it starts on machines without a driver.
 if(SEINE_CUDA STREQUAL "OFF")
   return()

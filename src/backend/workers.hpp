@@ -8,7 +8,6 @@
 #include <functional>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -21,8 +20,9 @@ class Workers {
   // The caller is one of the `threads`.
   explicit Workers(int threads) {
     try {
+      helpers_.reserve(static_cast<std::size_t>(threads));
       for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { serve(t); });
-    } catch (const std::system_error& error) {
+    } catch (const std::exception& error) {
       close();
       throw Error(Exit::system, "cannot start " + std::to_string(threads) + " threads: " + error.what());
     }

@@ -5,6 +5,7 @@
 #include "cli/command.hpp"
 #include "cli/pool_options.hpp"
 #include "cli/resources.hpp"
+#include "seine/atomic_file.hpp"
 #include "seine/batch_file.hpp"
 
 namespace seine {

@@ -17,7 +17,7 @@
 namespace seine {
 namespace {
 
-struct Loaded {
+struct Found {
   const CudaPlugin* plugin = nullptr;
   bool present = false;  // a file of that name is there, usable or not
   std::string fault;     // why there is no plugin: the loader's own text
@@ -30,34 +30,34 @@ std::vector<std::filesystem::path> plugin_places() {
   return {folder / kPluginFile, folder / "../lib/seine" / kPluginFile, folder / "../bin" / kPluginFile};
 }
 
-Loaded load_plugin() {
-  Loaded loaded;
+Found find_plugin() {
+  Found found;
   for (const std::filesystem::path& place : plugin_places()) {
     std::error_code failed;
     if (!std::filesystem::exists(place, failed)) continue;
-    loaded.present = true;
+    found.present = true;
     void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);  // never closed: see plugin.hpp
     const auto entry = library ? reinterpret_cast<PluginEntry>(dlsym(library, kPluginEntry)) : nullptr;
     if (!entry) {
-      loaded.fault = dlerror();
-      return loaded;
+      found.fault = dlerror();
+      return found;
     }
     const CudaPlugin* plugin = entry();
     if (plugin->abi == kPluginAbi && plugin->version == std::string(SEINE_VERSION))
-      loaded.plugin = plugin;
+      found.plugin = plugin;
     else
-      loaded.fault = place.string() + " was built with seine " + plugin->version + ", this is " SEINE_VERSION;
-    return loaded;
+      found.fault = place.string() + " was built with seine " + plugin->version + ", this is " SEINE_VERSION;
+    return found;
   }
-  loaded.fault = std::string("CUDA was not built in: there is no ") + kPluginFile + " beside the executable";
-  return loaded;
+  found.fault = std::string("CUDA was not built in: there is no ") + kPluginFile + " beside the executable";
+  return found;
 }
 
 std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options, std::string& why) {
-  const Loaded loaded = load_plugin();
-  if (!loaded.plugin) throw Error(Exit::no_device, "--device cuda: " + loaded.fault);
+  const Found found = find_plugin();
+  if (!found.plugin) throw Error(Exit::no_device, "--device cuda: " + found.fault);
   try {
-    std::unique_ptr<Backend> backend(loaded.plugin->create(options));
+    std::unique_ptr<Backend> backend(found.plugin->create(options));
     why = "device cuda: " + backend->describe();
     return backend;
   } catch (const Error& error) {
@@ -66,11 +66,11 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options, std::s
 }
 
 std::unique_ptr<Backend> make_auto_backend(const BackendOptions& options, std::string& why) {
-  const Loaded loaded = load_plugin();
-  std::string fault = loaded.fault;
-  if (loaded.plugin) {
+  const Found found = find_plugin();
+  std::string fault = found.fault;
+  if (found.plugin) {
     try {
-      std::unique_ptr<Backend> backend(loaded.plugin->create(options));
+      std::unique_ptr<Backend> backend(found.plugin->create(options));
       why = "device cuda: " + backend->describe();
       return backend;
     } catch (const Error& error) {
@@ -78,7 +78,7 @@ std::unique_ptr<Backend> make_auto_backend(const BackendOptions& options, std::s
     }
   }
   why = "device cpu: ";
-  why += loaded.present ? "CUDA was built in but no device is usable (" + fault + ")" : fault;
+  why += found.present ? "CUDA was built in but no device is usable (" + fault + ")" : fault;
   return make_cpu_backend(options);
 }
 
@@ -94,8 +94,8 @@ std::unique_ptr<Backend> make_backend(const std::string& name, const BackendOpti
 }
 
 std::string cuda_build_info() {
-  const Loaded loaded = load_plugin();
-  return loaded.plugin ? loaded.plugin->build_info : loaded.fault;
+  const Found found = find_plugin();
+  return found.plugin ? found.plugin->build_info : found.fault;
 }
 
 }  // namespace seine
