@@ -70,6 +70,16 @@ TEST(Scores, Committee) {
   expect_values(entropy.selection.gains, {1.088900, 1.086814, 1.039721}, 1e-6);
 }
 
+// Passes that agree have no information, whatever their entropies round to: unclamped, this row has -1.1e-16.
+TEST(Scores, BaldIsNeverNegative) {
+  Scenario scenario;
+  scenario.storage.p = Dtype::f64;
+  scenario.pool = {.rows = 1, .classes = 3, .passes = 3, .p = {.8, .1, .1, .8, .1, .1, .8, .1, .1}};
+  const Batch bald = run(scenario, request_for("bald", 1));
+  EXPECT_EQ(bald.selection.gains[0], 0.0);
+  EXPECT_EQ(bald.selection.scores[0], 0.0f);
+}
+
 TEST(Scores, TiesGoToTheSmallerRow) {
   Scenario scenario;
   scenario.pool = {.rows = 9, .classes = 2, .p = std::vector<double>(18, 0.5)};
