@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "errors.hpp"
 #include "hdf5.hpp"
 #include "pools.hpp"
 #include "seine/atomic_file.hpp"
@@ -63,16 +64,6 @@ std::string content_of(const std::string& path) {
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();
-}
-
-template <class Work>
-Error error_of(Work&& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error;
-  }
-  return Error(Exit::done, "");
 }
 
 // --- reading HDF5 back ---

@@ -8,21 +8,11 @@
 #include <numeric>
 #include <system_error>
 
+#include "errors.hpp"
 #include "world.hpp"
 
 namespace seine::test {
 namespace {
-
-// What `work` threw, as an error that can be compared; Exit::done where it threw nothing.
-template <class Work>
-Error error_of(Work&& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error;
-  }
-  return Error(Exit::done, "");
-}
 
 TEST(Comm, BroadcastsFromAnyRank) {
   const Comm& comm = world();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "duplicate_ids.hpp"
+#include "errors.hpp"
 #include "hdf5.hpp"
 #include "pools.hpp"
 #include "seine/id_list.hpp"
@@ -18,17 +19,6 @@ namespace {
 
 using Texts = std::vector<std::string>;
 using Numbers = std::vector<std::int64_t>;
-
-template <class Work>
-void expect_error(Exit code, const std::string& text, Work&& work) {
-  try {
-    work();
-    ADD_FAILURE() << "no error; expected: " << text;
-  } catch (const Error& error) {
-    EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(code)) << error.what();
-    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what() << "\nexpected: " << text;
-  }
-}
 
 // A pool of rows x = 0, 1, 2, ... in two files, opened by all ranks.
 class SharedPool {

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "errors.hpp"
 #include "hdf5.hpp"
 #include "pools.hpp"
 #include "seine/ownership.hpp"
@@ -52,17 +53,6 @@ std::vector<double> halves(std::int64_t rows, std::int64_t classes) {  // distri
 
 PoolFiles open_pool(const std::vector<std::string>& paths, const Needs& needs, const DatasetNames& names = {}) {
   return PoolFiles(world(), paths, names, needs);
-}
-
-template <class Work>
-void expect_error(Exit code, const std::string& text, Work&& work) {
-  try {
-    work();
-    ADD_FAILURE() << "no error; expected: " << text;
-  } catch (const Error& error) {
-    EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(code)) << error.what();
-    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what() << "\nexpected: " << text;
-  }
 }
 
 std::vector<float> embeddings_of(const PoolFiles& files, std::int64_t first, std::int64_t count) {
