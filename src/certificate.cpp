@@ -88,9 +88,7 @@ class Certifier {
     const std::optional<Pool> sample = sample_of(pool_);
     certificate_.random = random_mean([&](Rows rows) { return radius_on(sample ? *sample : pool_, rows); });
     if (pool_.columns.weight) {
-      // A float32 distance may be this much too long.
-      const double error = (static_cast<double>(pool_.dim()) / kLanes + 10) * 0x1p-24;
-      conclude(value, weighted_radius_bound() * (1 - error),
+      conclude(value, weighted_radius_bound() * (1 - distance2_error(pool_.dim())),
                "no batch of this size has a smaller one (Dyer and Frieze)");
       return;
     }

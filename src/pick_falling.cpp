@@ -12,6 +12,13 @@ namespace {
 
 // Rows that are fetched at once: enough for long runs of proven picks, little beside the pool.
 constexpr std::int64_t kRoundRows = 1024;
+// By how much a wave of a round is larger than the one before.
+constexpr double kWaveGrowth = 1.5;
+// Fetched rows that are brought up to date together: those that are picked soon, as far as their bounds tell.
+constexpr std::int64_t kSoonPicked = 32;
+
+// Picks whose distances from each other are kept: 64 MiB.
+constexpr std::int64_t kCompared = 4096;
 
 // The picks so far, in backend memory, in order: their vectors and what a rule wants to know beside them.
 class PickLog {
@@ -20,6 +27,10 @@ class PickLog {
     if (rule == RuleKind::variance) like_ = {0, {nullptr, Element::f64, pool.dim()}, {}, nullptr, nullptr};
     x_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.x.row_bytes()));
     moments_ = Array<double>(backend_, most);
+    if (rule == RuleKind::nearest && !like_.outer()) {
+      most_compared_ = std::min(most, kCompared);
+      between_ = Array<float>(backend_, most_compared_ * most_compared_);
+    }
     if (!like_.outer()) return;
     a_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.a.row_bytes()));
     x2_ = Array<double>(backend_, most);
@@ -39,7 +50,18 @@ class PickLog {
     ++count_;
   }
   Picks picks() const { return {vectors(), moments_.data()}; }
+  // The same with their distances from each other, where the rule can use them.
+  Picks compared_picks() {
+    const std::int64_t upto = std::min(count_, most_compared_);
+    if (compared_ < upto) {
+      backend_.compare(vectors().x, compared_, upto, between_.data(), most_compared_);
+      pairs_ += upto * (upto - 1) / 2 - compared_ * (compared_ - 1) / 2;
+      compared_ = upto;
+    }
+    return {vectors(), moments_.data(), between_.data(), most_compared_};
+  }
   std::int64_t size() const { return count_; }
+  std::int64_t pairs() const { return pairs_; }  // of picks that were compared
 
  private:
   Vectors vectors() const {
@@ -51,7 +73,8 @@ class PickLog {
   Vectors like_;
   Array<std::byte> x_, a_;
   Array<double> x2_, a2_, moments_;
-  std::int64_t count_ = 0;
+  Array<float> between_;
+  std::int64_t count_ = 0, compared_ = 0, most_compared_ = 0, pairs_ = 0;
 };
 
 template <class T>
@@ -100,7 +123,7 @@ class FallingEngine {
     while (log_.size() < task_.batch) round();
     if (how_.rule == RuleKind::nearest) picked_.farthest = farthest();
     if (how_.rule == RuleKind::race && task_.request.reduce == Reduce::merge) picked_.represents = represented();
-    picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_));
+    picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_)) + static_cast<double>(log_.pairs());
     return std::move(picked_);
   }
 
@@ -114,25 +137,31 @@ class FallingEngine {
     bring_up_to_date(kNoCandidate.value);  // clocks start with it: keys may rise this once
   }
 
-  void bring_up_to_date(double floor) { pairs_ += whole_.apply(pool_.vectors(), log_.picks(), floor, weight_.data()); }
+  void bring_up_to_date(double floor) {
+    pairs_ += whole_.apply(pool_.vectors(), log_.compared_picks(), floor, weight_.data());
+  }
 
-  // Until the best `count` of the own rows that `among` accepts are exact. Each wave takes twice as many rows as the
-  // last, and the first about as many as the last round needed: some pools lose few bounds to a round, others most.
+  // Until the best of the own rows that `among` accepts are exact: three quarters of `count`, or all there are. The
+  // first wave takes about as many rows as the last round needed: some pools lose few bounds to a round, others most.
   void surface(std::int64_t count, const Array<std::uint8_t>& among) {
-    std::int64_t wave = std::max(2 * count, last_wave_ / 2);
-    while (stale_among(backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count)) > 0) {
-      bring_up_to_date(backend_.nth(whole_.key.data(), among.data(), pool_.own(), wave));
+    for (double wave = std::max(2.0 * static_cast<double>(count), last_wave_ / 2);;) {
+      const auto best = backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count);
+      const std::int64_t exact = exact_of(best);
+      if (exact == static_cast<std::int64_t>(best.size()) || exact >= (count + 1) * 3 / 4) return;
+      bring_up_to_date(backend_.nth(whole_.key.data(), among.data(), pool_.own(), static_cast<std::int64_t>(wave)));
       last_wave_ = wave;
-      wave *= 2;
+      wave *= kWaveGrowth;
     }
   }
 
-  std::int64_t stale_among(std::span<const Candidate> own_rows) const {
+  // How many of the first of these have seen all picks.
+  std::int64_t exact_of(std::span<const Candidate> own_rows) const {
     std::vector<std::int64_t> positions;
     pool_.for_own(rows_of(own_rows), [&](std::int64_t own, std::size_t) { positions.push_back(own); });
     std::vector<std::uint32_t> applied(positions.size());
     backend_.gather(whole_.applied.data(), sizeof applied[0], positions, applied.data());
-    return std::count_if(applied.begin(), applied.end(), [&](std::uint32_t seen) { return seen < log_.size(); });
+    return std::find_if(applied.begin(), applied.end(), [&](std::uint32_t seen) { return seen < log_.size(); }) -
+           applied.begin();
   }
 
   void round() {
@@ -178,6 +207,14 @@ class FallingEngine {
       if (winner.empty() || !beats(winner[0], bound)) break;
       if (!filling_ && how_.filler && !(winner[0].value > kNoCandidate.value)) break;  // the filler decides
       const std::int64_t at = std::find(rows.begin(), rows.end(), winner[0].row) - rows.begin();
+      std::uint32_t seen = 0;
+      near.applied.read(std::span(&seen, 1), at);
+      if (seen < log_.size()) {
+        // A row that the bound beats cannot be picked in this round any more, and few others soon.
+        const double floor = std::max(bound.value, backend_.nth(near.key.data(), open.data(), count, kSoonPicked));
+        near.apply(packed.vectors(), log_.picks(), filling_ ? kNoCandidate.value : floor, weight.data());
+        continue;
+      }
       std::vector<std::byte> state(static_cast<std::size_t>(near.bytes()));
       near.state.read(state, at * near.bytes());
       const double value = value_of(how_.rule, state.data());
@@ -186,7 +223,6 @@ class FallingEngine {
       taken.push_back(winner[0].row);
       const std::uint8_t closed = 0;
       open.write(std::span(&closed, 1), at);
-      near.apply(packed.vectors(), log_.picks(), kNoCandidate.value, weight.data());
     }
     require(!taken.empty(), "a round makes at least one pick");
     mask(taken);
@@ -260,7 +296,7 @@ class FallingEngine {
   bool filling_ = false;
   double clock_ = 0;
   std::int64_t pairs_ = 0;
-  std::int64_t last_wave_ = 0;
+  double last_wave_ = 0;
   Picked picked_;
 };
 

@@ -316,6 +316,68 @@ TEST_P(Loops, ApplyByDistance) {
   }
 }
 
+// Clusters, duplicates and far points: the triangle inequality spares work and changes nothing.
+TEST_P(Loops, ApplyComparedPicks) {
+  for (const std::int64_t dim : kDims) {
+    const std::int64_t rows = 530, picks = 90, compared = 71;
+    std::vector<float> x = rows_of(rows * dim, 21 + static_cast<std::uint64_t>(dim));
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t c = 0; c < dim; ++c) {
+        float& value = x[static_cast<std::size_t>(i * dim + c)];
+        value = i % 7 == 0 && i > 7 ? x[static_cast<std::size_t>((i - 7) * dim + c)]  // duplicates
+                                    : 0.05F * value + static_cast<float>(10 * (i % 13));
+      }
+    const Array<float> x_ = put(x);
+    const Vectors vectors{.rows = rows, .x = {x_.data(), Element::f32, dim}, .a = {}};
+    const Vectors chosen = vectors.from(200, picks);
+    Array<float> between = room<float>(compared * compared);
+    backend().compare(chosen.x, 0, 33, between.data(), compared);
+    backend().compare(chosen.x, 33, compared, between.data(), compared);
+    const std::vector<float> distances = between.to_host();
+    for (std::int64_t a = 0; a < compared; ++a)
+      for (std::int64_t b = a + 1; b < compared; ++b)
+        ASSERT_EQ(distances[static_cast<std::size_t>(a * compared + b)],
+                  canonical_distance2(x.data() + (200 + a) * dim, x.data() + (200 + b) * dim, dim));
+
+    std::vector<std::int64_t> at;  // states lie in another order than rows
+    std::vector<double> before, want;
+    std::vector<std::uint32_t> want_nearest;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      at.push_back(rows - 1 - i);
+      before.push_back(i % 5 == 0 ? 3.0 * draw(static_cast<std::uint64_t>(i)) : HUGE_VAL);  // of the state at i
+    }
+    for (std::int64_t i = 0; i < rows; ++i) {
+      Nearest::State s{before[static_cast<std::size_t>(rows - 1 - i)], kNobody};
+      for (std::int64_t p = 0; p < picks; ++p)
+        Nearest::apply(s, 1, canonical_distance2(x.data() + i * dim, x.data() + (200 + p) * dim, dim), 0,
+                       static_cast<std::uint32_t>(p));
+      want.push_back(s.distance2);
+      want_nearest.push_back(s.nearest);
+    }
+    const Array<double> before_ = put(before);
+    const Array<std::int64_t> at_ = put(at);
+    Array<Nearest::State> state = room<Nearest::State>(rows);
+    Array<double> key = room<double>(rows);
+    Array<std::uint32_t> applied = room<std::uint32_t>(rows);
+    const RowStates all{state.data(), key.data(), applied.data(), nullptr, at_.data()};
+    backend().start(RuleKind::nearest, {.before = before_.data()}, rows, all);
+    std::int64_t met = 0;
+    for (const auto& [known, floor] : {std::pair{3, -HUGE_VAL}, {40, 0.5}, {80, 0.01}, {90, -HUGE_VAL}})
+      met += backend().apply(RuleKind::nearest, vectors,
+                             {chosen.from(0, known), nullptr, between.data(), compared}, floor, all);
+    const std::vector<double> keys = key.to_host();
+    const std::vector<Nearest::State> states = state.to_host();
+    for (std::int64_t i = 0; i < rows; ++i) {
+      EXPECT_EQ(keys[static_cast<std::size_t>(rows - 1 - i)], want[static_cast<std::size_t>(i)]) << i << " of " << dim;
+      EXPECT_EQ(states[static_cast<std::size_t>(rows - 1 - i)].nearest, want_nearest[static_cast<std::size_t>(i)]);
+    }
+    EXPECT_LE(met, rows * picks * 21 / 20);
+    if (backend().name() == "cpu") {
+      EXPECT_LT(met, rows * picks * 2 / 3) << "many pairs need not meet";
+    }
+  }
+}
+
 TEST_P(Loops, ApplyOuterProducts) {
   for (const auto& [dim, classes] : {std::pair{1, 2}, {33, 10}, {64, 3}, {7, 40}, {100, 33}}) {
     const std::int64_t rows = 270, picks = 19;

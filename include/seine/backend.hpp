@@ -54,6 +54,10 @@ struct Vectors {
 struct Picks {
   Vectors vectors;                  // for RuleKind::variance x is float64
   const double* moments = nullptr;  // one per pick; see the rules
+  // Squared distance of the picks a < b < `compared`: between[a * compared + b]. A backend may use it to see without
+  // work that a pick cannot be the nearest of a row; null: unknown.
+  const float* between = nullptr;
+  std::int64_t compared = 0;
 };
 
 // What a rule knows of each row. Backend memory.
@@ -62,6 +66,7 @@ struct RowStates {
   double* key = nullptr;
   std::uint32_t* applied = nullptr;  // how many picks the row has seen; null: none, and nobody asks afterwards
   const double* weight = nullptr;    // null: 1
+  const std::int64_t* at = nullptr;  // where row i of the vectors has its state; null: at i. Of `apply` only
 };
 
 // How the state of rows starts. Backend memory; null where a rule has no use for it.
@@ -116,6 +121,9 @@ class Backend {
   // many pairs of row and pick met.
   virtual std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                              const RowStates& states) = 0;
+  // Squared distances of the picks [first, last) from all before them, by the canonical kernel: between[a * stride + b].
+  virtual void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
+                       std::int64_t stride) = 0;
   // The `count` best (key, global row) among rows with selectable != 0, best first; fewer where there are fewer.
   virtual std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                                      std::int64_t rows, std::int64_t count) = 0;

@@ -52,6 +52,12 @@ SEINE_HD inline float canonical_distance2(const float* x, const float* y, std::i
   return fold_lanes(lane);
 }
 
+// The canonical squared distance is at most this share of itself off the true one: a difference rounds once (and counts
+// twice when squared), a lane adds dim / kLanes terms, the fold five, with room to spare. Not for squares that underflow.
+SEINE_HD inline double distance2_error(std::int64_t dim) {
+  return (static_cast<double>(dim) / kLanes + 10) * 5.9604644775390625e-8;  // 2^-24
+}
+
 // Squared distance of the outer products a (x) x and a' (x) x' without forming them. With the squared norms of the four
 // factors and the squared distances ea = |a - a'|^2, ex = |x - x'|^2:
 //   |a (x) x - a' (x) x'|^2 = |mean a|^2 ex + |mean x|^2 ea + (|a|^2 - |a'|^2)(|x|^2 - |x'|^2) / 2,

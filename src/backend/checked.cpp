@@ -75,6 +75,11 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     return cpu_->apply(rule, rows, picks, floor, states);
   }
+  void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
+               std::int64_t stride) override {
+    const Open open(*this);
+    cpu_->compare(picks, first, last, between, stride);
+  }
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override {
     const Open open(*this);

@@ -2,8 +2,11 @@
 // in the caches. Every row is computed by the canonical kernel alone, so tiles and chunks decide nothing but time.
 #include "backend/cpu.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -104,45 +107,165 @@ class OuterDistances {
   std::vector<double> out_;
 };
 
+// Where the rows [first, last) of a call have their states.
+class Places {
+ public:
+  explicit Places(const RowStates& rows) : rows_(rows) {}
+  std::int64_t operator[](std::int64_t row) const { return rows_.at ? rows_.at[row] : row; }
+  std::int64_t seen(std::int64_t row) const { return rows_.applied ? rows_.applied[(*this)[row]] : 0; }
+  double key(std::int64_t row) const { return rows_.key[(*this)[row]]; }
+  double weight(std::int64_t row) const { return rows_.weight ? rows_.weight[(*this)[row]] : 1; }
+  template <class Rule>
+  void settle(std::int64_t row, const typename Rule::State& state, std::int64_t seen) const {
+    const std::int64_t at = (*this)[row];
+    static_cast<typename Rule::State*>(rows_.state)[at] = state;
+    rows_.key[at] = Rule::key(state, weight(row));
+    if (rows_.applied) rows_.applied[at] = static_cast<std::uint32_t>(seen);
+  }
+  template <class Rule>
+  typename Rule::State state(std::int64_t row) const {
+    return static_cast<const typename Rule::State*>(rows_.state)[(*this)[row]];
+  }
+
+ private:
+  const RowStates& rows_;
+};
+
 // Brings rows [first, last) up to date, chunk of picks by chunk. Rows that have fallen below the floor drop out.
 template <class Rule, class Interactions>
 std::int64_t apply_tile(Interactions interactions, std::int64_t first, std::int64_t last, const Picks& picks,
-                        double floor, const RowStates& rows) {
+                        double floor, const RowStates& states) {
+  const Places rows(states);
   const std::int64_t total = picks.vectors.rows;
-  auto* states = static_cast<typename Rule::State*>(rows.state);
   std::vector<std::int32_t> active, meeting;
-  const auto seen = [&](std::int64_t row) { return rows.applied ? rows.applied[row] : 0; };
   std::int64_t chunk = total, met = 0;
   for (std::int64_t row = first; row < last; ++row) {
-    if (!(rows.key[row] >= floor) || seen(row) >= total) continue;
+    if (!(rows.key(row) >= floor) || rows.seen(row) >= total) continue;
     active.push_back(static_cast<std::int32_t>(row - first));
-    chunk = std::min<std::int64_t>(chunk, seen(row));
+    chunk = std::min<std::int64_t>(chunk, rows.seen(row));
   }
   for (; chunk < total && !active.empty(); chunk += kPickChunk) {
     const std::int64_t end = std::min(total, chunk + kPickChunk);
     meeting.clear();
     for (const std::int32_t i : active)
-      if (seen(first + i) < end) meeting.push_back(i);
+      if (rows.seen(first + i) < end) meeting.push_back(i);
     if (meeting.empty()) continue;
     interactions.meet(meeting, chunk, end - chunk);
     for (std::size_t m = 0; m < meeting.size(); ++m) {
       const std::int64_t row = first + meeting[m];
-      const double weight = rows.weight ? rows.weight[row] : 1;
+      const double weight = rows.weight(row);
       const auto* values = interactions[m * static_cast<std::size_t>(end - chunk)];
-      typename Rule::State state = states[row];
-      const std::int64_t from = rows.applied ? std::max<std::int64_t>(rows.applied[row], chunk) : chunk;
-      for (std::int64_t p = from; p < end; ++p)
+      typename Rule::State state = rows.template state<Rule>(row);
+      for (std::int64_t p = std::max(rows.seen(row), chunk); p < end; ++p)
         Rule::apply(state, weight, values[p - chunk], picks.moments ? picks.moments[p] : 0,
                     static_cast<std::uint32_t>(p));
-      states[row] = state;
-      rows.key[row] = Rule::key(state, weight);
-      if (rows.applied) rows.applied[row] = static_cast<std::uint32_t>(end);
+      rows.template settle<Rule>(row, state, end);
     }
     met += static_cast<std::int64_t>(meeting.size()) * (end - chunk);
-    std::erase_if(active, [&](std::int32_t i) { return !(rows.key[first + i] >= floor); });
+    std::erase_if(active, [&](std::int32_t i) { return !(rows.key(first + i) >= floor); });
   }
   return met;
 }
+
+// How many pairs of row and pick may have to meet; of many rows, only an upper bound.
+std::int64_t work_of(std::int64_t rows, std::int64_t picks, double floor, const RowStates& states) {
+  constexpr std::int64_t kFewRows = 4096;
+  if (rows > kFewRows) return rows * picks;
+  const Places places(states);
+  std::int64_t pairs = 0;
+  for (std::int64_t row = 0; row < rows; ++row)
+    if (places.key(row) >= floor) pairs += picks - places.seen(row);
+  return pairs;
+}
+
+// The same for nearest picks whose distances from each other are known: by the triangle inequality, a pick at least
+// twice as far from the nearest one so far as the row is cannot be nearer, and the two do not meet.
+class NearestOfCompared {
+ public:
+  NearestOfCompared(const float* x, const float* picks_x, const Picks& picks)
+      : x_(x),
+        picks_x_(picks_x),
+        picks_(picks),
+        dim_(picks.vectors.x.dim),
+        slack_(4 * (1 + 8 * distance2_error(dim_))) {}
+
+  // Chunk of picks by chunk, so that these stay in the cache for all rows of the tile.
+  std::int64_t apply(std::int64_t first, std::int64_t last, double floor, const RowStates& states) {
+    const Places rows(states);
+    const std::int64_t total = picks_.vectors.rows;
+    std::vector<std::int64_t> active;
+    std::int64_t chunk = total;
+    for (std::int64_t row = first; row < last; ++row) {
+      if (!(rows.key(row) >= floor) || rows.seen(row) >= total) continue;
+      active.push_back(row);
+      chunk = std::min(chunk, rows.seen(row) / kChunk * kChunk);
+    }
+    met_ = 0;
+    for (; chunk < total && !active.empty(); chunk += kChunk) {
+      const std::int64_t end = std::min(total, chunk + kChunk);
+      std::erase_if(active, [&](std::int64_t row) {
+        const std::int64_t seen = std::max(rows.seen(row), chunk);
+        if (seen >= end) return false;
+        row_ = x_ + (row - first) * dim_;
+        state_ = rows.state<Nearest>(row);
+        const bool falls = falls_below(floor, rows.weight(row), seen, end - seen);
+        rows.settle<Nearest>(row, state_, falls ? seen_ : end);
+        return falls;
+      });
+    }
+    return met_;
+  }
+
+ private:
+  static constexpr std::int64_t kChunk = 32;
+  static constexpr int kMeeting = 4;
+  static constexpr double kSmallest = 1e-30;  // below, squares lose digits to underflow
+
+  // Whether the row falls below the floor when it meets these picks, a few at a time; seen_: how many it has seen then.
+  bool falls_below(double floor, double weight, std::int64_t first, std::int64_t count) {
+    waiting_ = 0;
+    for (std::uint32_t maybe = maybe_nearer(first, count); maybe != 0;) {
+      const std::int64_t p = first + std::countr_zero(maybe);
+      maybe &= maybe - 1;
+      ordinal_[waiting_] = static_cast<std::uint32_t>(p);
+      pick_[waiting_++] = picks_x_ + p * dim_;
+      if (waiting_ < kMeeting && maybe != 0) continue;
+      const double before = state_.distance2;
+      meet();
+      seen_ = p + 1;
+      if (!(Nearest::key(state_, weight) >= floor)) return true;
+      if (state_.distance2 < before) maybe &= maybe_nearer(first, count);
+    }
+    return false;
+  }
+
+  // Bit i: pick `first` + i may be nearer to the row than its nearest so far.
+  std::uint32_t maybe_nearer(std::int64_t first, std::int64_t count) const {
+    const double d2 = state_.distance2;
+    if (state_.nearest == kNobody || first + count > picks_.compared || (d2 < kSmallest && d2 != 0))
+      return ~std::uint32_t{0} >> (kChunk - count);
+    return below(picks_.between + state_.nearest * picks_.compared + first, count, static_cast<float>(slack_ * d2));
+  }
+
+  void meet() {
+    float distance2[kMeeting];
+    row_kernels().distances2(pick_, waiting_, row_, 1, dim_, distance2);
+    for (int k = 0; k < waiting_; ++k) Nearest::apply(state_, 1, distance2[k], 0, ordinal_[k]);
+    met_ += waiting_;
+    waiting_ = 0;
+  }
+
+  const float *x_, *picks_x_;
+  const Picks& picks_;
+  std::int64_t dim_;
+  double slack_;
+  const float* row_ = nullptr;  // the one that meets picks, and its state
+  Nearest::State state_{};
+  std::int64_t seen_ = 0, met_ = 0;
+  int waiting_ = 0;
+  std::uint32_t ordinal_[kMeeting];
+  const float* pick_[kMeeting];
+};
 
 // The best `count` of what is offered, in bounded memory.
 class Best {
@@ -182,7 +305,11 @@ class CpuBackend final : public Backend {
   std::size_t memory_bytes() const override { return 0; }
 
   void* allocate(std::size_t bytes) override {
-    void* memory = std::aligned_alloc(64, (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64);
+    // Rows are visited here and there: with large pages, few of these visits miss the translation cache.
+    const std::size_t alignment = bytes < kHugePage ? 64 : kHugePage;
+    const std::size_t padded = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
+    void* memory = std::aligned_alloc(alignment, padded);
+    if (memory && alignment == kHugePage) madvise(memory, padded, MADV_HUGEPAGE);
     if (!memory) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
     return memory;
   }
@@ -252,7 +379,7 @@ class CpuBackend final : public Backend {
     const Vectors& v = picks.vectors;
     const float* picks_x = v.x.type == Element::f64 ? nullptr : float_rows(v.x, 0, v.rows, wide_picks);
     // The rows of a tile stay in the second-level cache; few rows and picks are not worth waking a thread.
-    const bool small = rows.rows * v.rows * (rows.x.dim + 64) < (1 << 21);
+    const bool small = work_of(rows.rows, v.rows, floor, states) * (rows.x.dim + 64) < (1 << 21);
     const std::int64_t tile = small ? rows.rows : rows_in(1 << 18, rows.x.dim * 4, 16, kTileRows);
     std::atomic<std::int64_t> met = 0;
     for_tiles(rows.rows, tile, [&](std::int64_t first, std::int64_t last) {
@@ -266,11 +393,30 @@ class CpuBackend final : public Backend {
         else if (rows.outer())
           return apply_tile<Rule>(OuterDistances(x, rows.from(first, last - first), picks_x, v), first, last, picks,
                                   floor, states);
+        else if (std::is_same_v<Rule, Nearest> && picks.between)
+          return NearestOfCompared(x, picks_x, picks).apply(first, last, floor, states);
         else
           return apply_tile<Rule>(DenseDistances(x, picks_x, v.x.dim), first, last, picks, floor, states);
       });
     });
     return met;
+  }
+
+  void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
+               std::int64_t stride) override {
+    for_tiles(last, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<float> scratch, later_scratch, distances;
+      const float* x = float_rows(picks, begin, end - begin, scratch);
+      const RowPointers rows = pointers(x, end - begin, picks.dim);
+      for (std::int64_t b = std::max(begin, first); b < last; b += kPickChunk) {
+        const std::int64_t many = std::min(kPickChunk, last - b);
+        const float* later = float_rows(picks, b, many, later_scratch);
+        distances.resize(rows.size() * static_cast<std::size_t>(many));
+        row_kernels().distances2(rows.data(), end - begin, later, many, picks.dim, distances.data());
+        for (std::int64_t a = begin; a < end; ++a)
+          std::copy_n(distances.data() + (a - begin) * many, many, between + a * stride + b);
+      }
+    });
   }
 
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
@@ -401,6 +547,8 @@ class CpuBackend final : public Backend {
   void for_tiles(std::int64_t rows, const Work& work) {
     for_tiles(rows, kTileRows, work);
   }
+
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
   Workers workers_;
 };

@@ -221,16 +221,17 @@ __global__ void __launch_bounds__(kThreads)
   for (std::int64_t first = warp_of_grid() * kTileRows; first < rows.rows; first += warps_of_grid() * kTileRows) {
     const std::int64_t own = first + lane / kTilePicks;
     const std::int64_t row = own < rows.rows ? own : rows.rows - 1;
-    double key = own < rows.rows ? states.key[row] : NAN;
-    std::int64_t seen = states.applied ? states.applied[row] : 0;
+    const std::int64_t place = states.at ? states.at[row] : row;
+    double key = own < rows.rows ? states.key[place] : NAN;
+    std::int64_t seen = states.applied ? states.applied[place] : 0;
     std::int64_t at = key >= floor ? seen : count;
     for (int other = kLanes / 2; other >= kTilePicks; other /= 2) {
       const std::int64_t theirs = __shfl_xor_sync(kWholeWarp, at, other);
       at = theirs < at ? theirs : at;
     }
     if (at >= count) continue;
-    const double w = states.weight ? states.weight[row] : 1;
-    typename Rule::State s = static_cast<const typename Rule::State*>(states.state)[row];
+    const double w = states.weight ? states.weight[place] : 1;
+    typename Rule::State s = static_cast<const typename Rule::State*>(states.state)[place];
     const std::int64_t before = seen;
     for (; at < count && __any_sync(kWholeWarp, key >= floor && seen < count); at += kTilePicks) {
       const int many = static_cast<int>(count - at < kTilePicks ? count - at : kTilePicks);
@@ -246,10 +247,23 @@ __global__ void __launch_bounds__(kThreads)
       if (takes_part && seen < at + many) seen = at + many;
     }
     if (own >= rows.rows || lane % kTilePicks != 0 || seen == before) continue;
-    static_cast<typename Rule::State*>(states.state)[row] = s;
-    states.key[row] = key;
-    if (states.applied) states.applied[row] = static_cast<std::uint32_t>(seen);
+    static_cast<typename Rule::State*>(states.state)[place] = s;
+    states.key[place] = key;
+    if (states.applied) states.applied[place] = static_cast<std::uint32_t>(seen);
     atomicAdd(met, static_cast<unsigned long long>(seen - before));
+  }
+}
+
+// A warp owns kTileRows picks for all later ones in [first, last). Bytes and flops as apply_picks.
+__global__ void __launch_bounds__(kThreads) compare_picks(const float* picks, std::int64_t dim, std::int64_t first,
+                                                          std::int64_t last, float* between, std::int64_t stride) {
+  const int lane = lane_of_warp();
+  for (std::int64_t a = warp_of_grid() * kTileRows; a < last; a += warps_of_grid() * kTileRows) {
+    for (std::int64_t b = a > first ? a : first; b < last; b += kTilePicks) {
+      const float distance2 = tile<SquaredDifference>(picks + a * dim, last - a, picks + b * dim, last - b, dim);
+      const std::int64_t row = a + lane / kTilePicks, pick = b + lane % kTilePicks;
+      if (row < last && pick < last) between[row * stride + pick] = distance2;
+    }
   }
 }
 
@@ -520,15 +534,9 @@ class CudaBackend final : public Backend {
   std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                      const RowStates& states) override {
     if (picks.vectors.rows == 0) return 0;
+    Array<float> values;
     Picks wide = picks;
-    Array<float> values;  // float16 picks as float32, exactly: one kernel less per type of pick
-    if (picks.vectors.x.type == Element::f16) {
-      const std::int64_t count = picks.vectors.rows * picks.vectors.x.dim;
-      values = Array<float>(*this, count);
-      launch(widen_values, blocks(count, kThreads), static_cast<const __half*>(picks.vectors.x.data), count,
-             values.data());
-      wide.vectors.x = {values.data(), Element::f32, picks.vectors.x.dim};
-    }
+    wide.vectors.x = wide_picks(picks.vectors.x, picks.vectors.rows, values);
     unsigned long long met = 0;
     Array<unsigned long long> counter(*this, std::span<const unsigned long long>(&met, 1));
     with_rule(rule, [&](auto r) {
@@ -548,6 +556,15 @@ class CudaBackend final : public Backend {
   double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
     const std::uint64_t nth = count <= rows ? nth_largest(key, selectable, rows, count) : 0;
     return nth == 0 ? kNoCandidate.value : key_of(nth);
+  }
+
+  void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
+               std::int64_t stride) override {
+    Array<float> values;
+    const Field wide = wide_picks(picks, last, values);
+    launch(compare_picks, blocks(last, kWarps * kTileRows), static_cast<const float*>(wide.data), wide.dim, first, last,
+           between, stride);
+    finish();
   }
 
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
@@ -645,6 +662,15 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  // Picks of float16 as float32, exactly: one kernel less per type of pick.
+  Field wide_picks(const Field& x, std::int64_t rows, Array<float>& values) {
+    if (x.type != Element::f16) return x;
+    values = Array<float>(*this, rows * x.dim);
+    launch(widen_values, blocks(rows * x.dim, kThreads), static_cast<const __half*>(x.data), rows * x.dim,
+           values.data());
+    return {values.data(), Element::f32, x.dim};
+  }
+
   // The current device belongs to the calling thread, which need not be the one that created the backend.
   void enter() const { check(cudaSetDevice(device_)); }
   void finish() const { check(cudaStreamSynchronize(stream_)); }

@@ -31,6 +31,9 @@ const RowKernels* row_kernels_avx512();  // null where the compiler or the proce
 // Inner product in float64.
 double wide_dot(const double* x, const double* y, std::int64_t dim);
 
+// Bit i: values[i] < limit, for the first `count` of at most 32.
+std::uint32_t below(const float* values, std::int64_t count, float limit);
+
 // float16 to float32, exactly.
 void widen(const void* half, std::int64_t count, float* out);
 

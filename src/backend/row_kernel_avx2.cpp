@@ -79,6 +79,18 @@ double wide_dot(const double* x, const double* y, std::int64_t dim) {
   return out;
 }
 
+std::uint32_t below(const float* values, std::int64_t count, float limit) {
+  std::uint32_t bits = 0;
+  std::int64_t i = 0;
+  const __m256 limits = _mm256_set1_ps(limit);
+  for (; i + 8 <= count; i += 8) {
+    const __m256 less = _mm256_cmp_ps(_mm256_loadu_ps(values + i), limits, _CMP_LT_OQ);
+    bits |= static_cast<std::uint32_t>(_mm256_movemask_ps(less)) << i;
+  }
+  for (; i < count; ++i) bits |= static_cast<std::uint32_t>(values[i] < limit) << i;
+  return bits;
+}
+
 void widen(const void* half, std::int64_t count, float* out) {
   const auto* h = static_cast<const std::uint16_t*>(half);
   std::int64_t i = 0;

@@ -84,6 +84,12 @@ template <class Op, class V, int R, int P, class X>
 inline void meet_block(const X* const* x, const typename V::Value* y, std::int64_t dim, typename V::Value* out,
                        std::int64_t stride) {
   const Block<V, R, P> block = slices<Op, V, R, P, kLanes / V::kWidth>(x, y, dim, 0, 1);
+  if constexpr (R == 4 && P == 1) {
+    if (stride == 1) {
+      const typename V::Register sums[R] = {block.sum[0][0], block.sum[1][0], block.sum[2][0], block.sum[3][0]};
+      return V::fold(sums, out);
+    }
+  }
   for (int r = 0; r < R; ++r) {
     if constexpr (P == 4) {
       V::fold(block.sum[r], out + r * stride);
