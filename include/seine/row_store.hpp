@@ -1,0 +1,117 @@
+// The vectors of a pool's own rows, wherever they are: all of them in the memory of the backend, or the most wanted of
+// them there and the others in the pool's files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "seine/backend.hpp"
+
+namespace seine {
+
+struct RowFormat {
+  Element type = Element::f32;
+  std::int64_t dim = 0;
+  std::int64_t classes = 0;  // of the residuals; 0: none
+
+  std::int64_t x_bytes() const { return dim * static_cast<std::int64_t>(element_bytes(type)); }
+  std::int64_t row_bytes() const { return x_bytes() + classes * static_cast<std::int64_t>(sizeof(float)); }
+};
+
+// Where the vectors of rows can be read again.
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  // Rows by global number, ascending; x and a are on the host. Calls may come from another thread, one at a time.
+  // Errors 65 and 74 where the files have changed since they were checked.
+  virtual void read(std::span<const std::int64_t> rows, std::byte* x, float* a) const = 0;
+  // The same rows, divided by their 2-norms.
+  virtual std::shared_ptr<const RowSource> unit() const = 0;
+};
+
+// What one process may still take for vectors; shared by all of its stores.
+class Room {
+ public:
+  explicit Room(std::int64_t bytes) : left_(bytes) {}
+  std::int64_t left() const { return left_; }
+
+  // A part of it, given back when it ends.
+  class Part {
+   public:
+    Part() = default;
+    Part(std::shared_ptr<Room> room, std::int64_t bytes) : room_(std::move(room)), bytes_(bytes) {
+      room_->left_ -= bytes_;
+    }
+    Part(Part&& other) noexcept { *this = std::move(other); }
+    Part& operator=(Part&& other) noexcept {
+      std::swap(room_, other.room_);
+      std::swap(bytes_, other.bytes_);
+      return *this;
+    }
+    ~Part() {
+      if (room_) room_->left_ += bytes_;
+    }
+
+   private:
+    std::shared_ptr<Room> room_;
+    std::int64_t bytes_ = 0;
+  };
+
+ private:
+  std::int64_t left_;
+};
+
+class RowStore {
+ public:
+  // What is read again, from where, and the memory to keep the most wanted rows in.
+  struct Stream {
+    std::shared_ptr<const RowSource> source;
+    std::vector<std::int64_t> rows;  // global numbers, ascending
+    std::shared_ptr<Room> room;
+  };
+
+  // All rows in memory: x [rows, dim] of the format's type, a [rows, classes]; both may be absent.
+  RowStore(Backend& backend, const RowFormat& format, std::int64_t rows, Array<std::byte> x, Array<float> a);
+  RowStore(Backend& backend, const RowFormat& format, Stream stream);
+  RowStore(RowStore&&) noexcept;
+  RowStore& operator=(RowStore&&) noexcept;
+  ~RowStore();
+
+  const RowFormat& format() const { return format_; }
+  std::int64_t rows() const { return rows_; }
+  bool resident() const { return !streamed_; }
+  Vectors vectors() const;  // of all rows, in backend memory; only where they are resident
+
+  // All rows in order, piece by piece; only the last row of a piece may end a tile of 256 global rows, or all.
+  using Piece = std::function<void(std::int64_t first, const Vectors& vectors)>;
+  void visit_all(const Piece& work) const;
+  // At least the rows at these positions, ascending, in pieces: vector i is that of row at[i], or i where `at` is null.
+  // `urgency` of all rows decides which stay in memory.
+  using Scattered = std::function<void(const Vectors& vectors, const std::int64_t* at)>;
+  void visit(std::span<const std::int64_t> positions, std::span<const double> urgency, const Scattered& work) const;
+  // Rows at these positions, packed, to the host; x or a may be null.
+  void gather(std::span<const std::int64_t> positions, std::byte* x, float* a) const;
+
+  RowStore chosen(std::span<const std::int64_t> positions) const;  // ascending
+  void make_unit();  // divides x by its 2-norm; a zero row stays zero. float32 without residuals
+  // How streamed rows of another pool are read; absent where this store is resident.
+  std::optional<Stream> stream_of(std::vector<std::int64_t> rows) const;
+
+ private:
+  struct Streamed;
+
+  Backend* backend_;
+  RowFormat format_;
+  std::int64_t rows_;
+  Array<std::byte> x_;
+  Array<float> a_;
+  Array<double> x2_, a2_;
+  std::unique_ptr<Streamed> streamed_;
+};
+
+}  // namespace seine
