@@ -1,10 +1,7 @@
 #include "hdf5.hpp"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -12,6 +9,7 @@
 #include <utility>
 
 #include "lzf.hpp"
+#include "raw_file.hpp"
 
 namespace seine::h5 {
 namespace {
@@ -34,31 +32,6 @@ herr_t keep_innermost(unsigned depth, const H5E_error2_t* entry, void* kept) {
 Exit code_of_read_failure(int error_number) {
   if (error_number == 0) return Exit::bad_data;
   return error_number == ENOENT || error_number == EACCES || error_number == EPERM ? Exit::no_input : Exit::io;
-}
-
-// What the system says about opening the file; the library's own texts do not tell these cases apart.
-void check_openable(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) {
-    const int error_number = errno;
-    const bool missing = error_number == ENOENT || error_number == ENOTDIR;
-    throw Error(error_number == EIO ? Exit::io : Exit::no_input,
-                missing ? fmt::format("{}: no such file", path)
-                        : fmt::format("{}: cannot be read: {}", path, std::strerror(error_number)));
-  }
-  if (S_ISDIR(status.st_mode)) throw Error(Exit::no_input, path + ": expected an HDF5 file, found a directory");
-  if (!S_ISREG(status.st_mode)) throw Error(Exit::no_input, path + ": expected an HDF5 file, found no regular file");
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) {
-    const int error_number = errno;
-    const bool exhausted = error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM;
-    throw Error(exhausted             ? Exit::system
-                : error_number == EIO ? Exit::io
-                                      : Exit::no_input,
-                fmt::format("{}: cannot be read: {}", path, std::strerror(error_number)));
-  }
-  ::close(descriptor);
-  if (status.st_size == 0) throw Error(Exit::bad_data, path + ": expected an HDF5 file, found an empty file");
 }
 
 [[noreturn]] void fail_write(const std::string& path, std::string_view what) {
@@ -131,7 +104,7 @@ Reason last_reason() {
 Id open_file(const std::string& path) {
   quieten();
   add_lzf();
-  check_openable(path);
+  RawFile{path};  // says more about a file that cannot be opened
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   if (file >= 0) return Id(file, H5Fclose);
   const Reason reason = last_reason();

@@ -5,13 +5,17 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <list>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <utility>
 
 #include "hdf5.hpp"
 #include "pool_header.hpp"
+#include "raw_file.hpp"
 #include "row_checks.hpp"
 #include "seine/error.hpp"
 #include "seine/row_math.hpp"
@@ -20,8 +24,14 @@
 namespace seine {
 namespace {
 
-constexpr std::size_t kOpenFiles = 4;                     // kept open by a rank
-constexpr std::size_t kSlabBytes = std::size_t{4} << 20;  // read, then checked while still in the cache
+constexpr std::size_t kOpenFiles = 4;                      // kept open by a rank
+constexpr std::size_t kSlabBytes = std::size_t{4} << 20;   // of one call of the library
+constexpr std::size_t kPieceBytes = std::size_t{1} << 18;  // of one read by position: checked while still in the cache
+constexpr std::int64_t kGapBytes = 4096;  // between single rows: cheaper to read over than to call the system again
+
+std::int64_t stored_bytes(Kind kind) {
+  return kind == Kind::f16 ? 2 : kind == Kind::f32 ? 4 : 8;
+}
 
 void softmax(double* p, std::int64_t classes) {
   const double largest = *std::max_element(p, p + classes);
@@ -41,7 +51,6 @@ struct PoolFiles::Impl {
   // What one read of one file is about.
   struct Slab {
     std::size_t file;
-    hid_t dataset;
     const Column& column;
     std::int64_t first, count;  // rows of the file
     std::int64_t offset;        // rows since the start of what was asked for
@@ -54,6 +63,8 @@ struct PoolFiles::Impl {
   PoolShape shape;
   std::array<std::optional<Error>, kDatasets> faults;  // of datasets that nobody needs so far
   mutable std::list<OpenFile> open;                    // last used first
+  mutable std::mutex library;                          // guards `open` and the library, which has no threads
+  mutable RawFiles raw_files;
 
   std::string name(std::size_t file, Dataset dataset) const {
     return name_in_file(names, dataset, headers[file].column(dataset).alternative);
@@ -80,9 +91,13 @@ struct PoolFiles::Impl {
   void read_slabs(Dataset which, std::int64_t first, std::int64_t count, std::size_t row_bytes, Read read) const;
   template <class To>
   void read_floats(const Slab& slab, Dataset which, To* out) const;
-  void read_raw(const Slab& slab, Dataset which, hid_t type, void* out) const;
+  void read_stored(const Slab& slab, Dataset which, void* out) const;
+  std::vector<std::string> read_texts(const Slab& slab, Dataset which) const;
+  void read_singles(const Slab& slab, Dataset which, float* out) const;
+  void read_halves(const Slab& slab, std::uint16_t* out) const;
   [[noreturn]] void fail_row(const Slab& slab, Dataset which, std::int64_t row, const std::string& what) const;
   void read_rounded(const Slab& slab, float* out) const;
+  void read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const;
   void check_embeddings(const Slab& slab, const float* rows, const double* unrounded) const;
   void check_norms(const Slab& slab, const float* rows) const;
   void check_distributions(const Slab& slab, double* p) const;
@@ -264,19 +279,38 @@ void PoolFiles::Impl::read_slabs(Dataset which, std::int64_t first, std::int64_t
     const Column& column = headers[file].column(which);
     if (stop > in_file && !column.present)
       throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing", paths[file], name(file, which)));
-    std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(kSlabBytes / row_bytes));
+    const std::size_t piece = column.offset >= 0 ? kPieceBytes : kSlabBytes;
+    std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(piece / row_bytes));
     if (column.chunk_rows > 0) step = (step + column.chunk_rows - 1) / column.chunk_rows * column.chunk_rows;
     for (std::int64_t at = in_file; at < stop;) {
       const std::int64_t next = std::min(stop, (at / step + 1) * step);
-      read(Slab{file, dataset(file, which), column, at, next - at, first_rows[file] + at - first});
+      read(Slab{file, column, at, next - at, first_rows[file] + at - first});
       at = next;
     }
     row = first_rows[file] + stop;
   }
 }
 
-void PoolFiles::Impl::read_raw(const Slab& slab, Dataset which, hid_t type, void* out) const {
-  h5::read_rows(slab.dataset, type, static_cast<std::uint64_t>(slab.first), static_cast<std::uint64_t>(slab.count), out,
+// Numbers as they are stored, but in this machine's byte order where they are not float16.
+void PoolFiles::Impl::read_stored(const Slab& slab, Dataset which, void* out) const {
+  const Column& column = slab.column;
+  if (column.offset >= 0) {
+    const std::int64_t row_bytes = column.per_row() * stored_bytes(column.kind);
+    RawFile file = raw_files.take(slab.file, paths[slab.file]);
+    file.read(column.offset + slab.first * row_bytes, static_cast<std::size_t>(slab.count * row_bytes), out,
+              paths[slab.file], name(slab.file, which));
+    raw_files.give(slab.file, std::move(file));
+    return;
+  }
+  const std::lock_guard lock(library);
+  const hid_t from = dataset(slab.file, which);
+  const h5::Id half(column.kind == Kind::f16 ? H5Dget_type(from) : H5I_INVALID_HID, H5Tclose);
+  const hid_t type = column.kind == Kind::f16           ? half.get()
+                     : column.kind == Kind::f32         ? H5T_NATIVE_FLOAT
+                     : column.kind == Kind::f64         ? H5T_NATIVE_DOUBLE
+                     : column.kind == Kind::unsigned_64 ? H5T_NATIVE_UINT64
+                                                        : H5T_NATIVE_INT64;
+  h5::read_rows(from, type, static_cast<std::uint64_t>(slab.first), static_cast<std::uint64_t>(slab.count), out,
                 paths[slab.file], name(slab.file, which));
 }
 
@@ -284,20 +318,33 @@ void PoolFiles::Impl::read_raw(const Slab& slab, Dataset which, hid_t type, void
 template <class To>
 void PoolFiles::Impl::read_floats(const Slab& slab, Dataset which, To* out) const {
   const std::int64_t elements = slab.count * slab.column.per_row();
-  const auto end_of_memory = [&](std::size_t stored_bytes) {
-    return reinterpret_cast<std::byte*>(out + elements) - static_cast<std::size_t>(elements) * stored_bytes;
-  };
-  if (slab.column.kind == Kind::f16) {
-    const h5::Id type(H5Dget_type(slab.dataset), H5Tclose);
-    read_raw(slab, which, type.get(), end_of_memory(2));
-    widen_halves(out, elements, slab.column.swapped);
-  } else if (slab.column.kind == Kind::f32) {
-    read_raw(slab, which, H5T_NATIVE_FLOAT, end_of_memory(4));
-    if constexpr (sizeof(To) > 4) widen_singles(out, elements);
-  } else {
-    require(sizeof(To) == 8, "float64 is not read as float32");
-    read_raw(slab, which, H5T_NATIVE_DOUBLE, out);
-  }
+  require(static_cast<std::int64_t>(sizeof(To)) >= stored_bytes(slab.column.kind), "no value is rounded");
+  auto* const end = reinterpret_cast<std::byte*>(out + elements);
+  read_stored(slab, which, end - elements * stored_bytes(slab.column.kind));
+  if (slab.column.kind == Kind::f16) widen_halves(out, elements, slab.column.swapped);
+  if constexpr (sizeof(To) > 4)
+    if (slab.column.kind == Kind::f32) widen_singles(out, elements);
+}
+
+std::vector<std::string> PoolFiles::Impl::read_texts(const Slab& slab, Dataset which) const {
+  const std::lock_guard lock(library);
+  return h5::read_text_rows(dataset(slab.file, which), static_cast<std::uint64_t>(slab.first),
+                            static_cast<std::uint64_t>(slab.count), paths[slab.file], name(slab.file, which));
+}
+
+// As float32, rounded where float64 is stored.
+void PoolFiles::Impl::read_singles(const Slab& slab, Dataset which, float* out) const {
+  if (slab.column.kind != Kind::f64) return read_floats(slab, which, out);
+  std::vector<double> stored(static_cast<std::size_t>(slab.count * slab.column.per_row()));
+  read_stored(slab, which, stored.data());
+  std::transform(stored.begin(), stored.end(), out, [](double x) { return static_cast<float>(x); });
+}
+
+void PoolFiles::Impl::read_halves(const Slab& slab, std::uint16_t* out) const {
+  read_stored(slab, Dataset::embeddings, out);
+  if (!slab.column.swapped) return;
+  for (std::int64_t i = 0; i < slab.count * slab.column.width; ++i)
+    out[i] = static_cast<std::uint16_t>(out[i] << 8 | out[i] >> 8);
 }
 
 void PoolFiles::Impl::fail_row(const Slab& slab, Dataset which, std::int64_t row, const std::string& what) const {
@@ -347,6 +394,52 @@ void PoolFiles::read_embeddings(std::int64_t first, std::int64_t count, std::spa
                     });
 }
 
+void PoolFiles::read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const {
+  if (rows.empty()) return;
+  impl_->read_embedding_rows(rows, out, type);
+}
+
+// Rows between which there is little are read together: in one piece, or in one chunk, which is inflated whole.
+void PoolFiles::Impl::read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const {
+  require(type == Element::f32 || (type == Element::f16 && shape.half_embeddings), "a type to read embeddings in");
+  require(std::is_sorted(rows.begin(), rows.end(), std::less_equal<>()), "rows to read are ascending");
+  if (const auto& kept = faults[static_cast<std::size_t>(Dataset::embeddings)]) throw *kept;
+  const std::size_t row_bytes = static_cast<std::size_t>(shape.dim) * element_bytes(type);
+  std::vector<float> buffer;
+  const auto read = [&](const Slab& slab, void* to) {
+    if (type == Element::f16) return read_halves(slab, static_cast<std::uint16_t*>(to));
+    read_singles(slab, Dataset::embeddings, static_cast<float*>(to));
+  };
+  for (std::size_t i = 0; i < rows.size();) {
+    const std::size_t file = file_of(rows[i]);
+    const Column& column = headers[file].column(Dataset::embeddings);
+    const std::int64_t start = first_rows[file], stop = first_rows[file + 1];
+    const auto bytes = static_cast<std::int64_t>(row_bytes);
+    const std::int64_t most = std::max<std::int64_t>(1, static_cast<std::int64_t>(kSlabBytes) / bytes);
+    const auto goes_with = [&](std::size_t k) {  // the rows before it
+      if (rows[k] >= stop || rows[k] - rows[i] >= most) return false;
+      const bool one_chunk =
+          column.chunk_rows > 0 && (rows[k] - start) / column.chunk_rows == (rows[k - 1] - start) / column.chunk_rows;
+      return one_chunk || (rows[k] - rows[k - 1] - 1) * bytes <= kGapBytes;
+    };
+    std::size_t end = i + 1;
+    while (end < rows.size() && goes_with(end)) ++end;
+    const std::int64_t count = rows[end - 1] - rows[i] + 1;
+    const Slab slab{file, column, rows[i] - start, count, 0};
+    std::byte* to = out + i * row_bytes;
+    if (count == static_cast<std::int64_t>(end - i)) {
+      read(slab, to);
+    } else {
+      buffer.resize(static_cast<std::size_t>(count * shape.dim));
+      read(slab, buffer.data());
+      const auto* from = reinterpret_cast<const std::byte*>(buffer.data());
+      for (std::size_t k = i; k < end; ++k, to += row_bytes)
+        std::memcpy(to, from + static_cast<std::size_t>(rows[k] - rows[i]) * row_bytes, row_bytes);
+    }
+    i = end;
+  }
+}
+
 void PoolFiles::Impl::check_distributions(const Slab& slab, double* p) const {
   const std::int64_t classes = slab.column.width, passes = std::max<std::int64_t>(slab.column.passes, 1);
   const double tolerance = slab.column.kind == Kind::f16 ? 1e-2 : 1e-3;
@@ -394,7 +487,7 @@ std::vector<std::int64_t> PoolFiles::read_integers(Dataset dataset, std::int64_t
   impl_->read_slabs(dataset, first, count, sizeof(std::int64_t), [&](const Impl::Slab& slab) {
     std::int64_t* rows = values.data() + slab.offset;
     const bool is_unsigned = slab.column.kind == Kind::unsigned_64;
-    impl_->read_raw(slab, dataset, is_unsigned ? H5T_NATIVE_UINT64 : H5T_NATIVE_INT64, rows);
+    impl_->read_stored(slab, dataset, rows);
     if (!is_unsigned) return;
     const std::int64_t at = std::find_if(rows, rows + slab.count, [](std::int64_t x) { return x < 0; }) - rows;
     if (at < slab.count)
@@ -410,9 +503,7 @@ std::vector<std::string> PoolFiles::read_text_ids(std::int64_t first, std::int64
   texts.reserve(static_cast<std::size_t>(count));
   constexpr std::size_t typical_bytes = 64;
   impl_->read_slabs(Dataset::ids, first, count, typical_bytes, [&](const Impl::Slab& slab) {
-    std::vector<std::string> rows =
-        h5::read_text_rows(slab.dataset, static_cast<std::uint64_t>(slab.first), static_cast<std::uint64_t>(slab.count),
-                           impl_->paths[slab.file], impl_->name(slab.file, Dataset::ids));
+    std::vector<std::string> rows = impl_->read_texts(slab, Dataset::ids);
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!is_utf8(rows[i]))
         impl_->fail_row(slab, Dataset::ids, static_cast<std::int64_t>(i), ": expected UTF-8, found other bytes");

@@ -125,6 +125,19 @@ void read_chunking(Column& column, hid_t properties, const std::vector<hsize_t>&
   column.cache_bytes = band <= kLargestChunkCache ? std::max(band, library_default) : 0;
 }
 
+// Where the rows start in the file, if they can be read without the library.
+std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind) {
+  const hid_t plain = kind == Kind::f32           ? H5T_IEEE_F32LE
+                      : kind == Kind::f64         ? H5T_IEEE_F64LE
+                      : kind == Kind::integer     ? H5T_STD_I64LE
+                      : kind == Kind::unsigned_64 ? H5T_STD_U64LE
+                                                  : H5I_INVALID_HID;
+  const bool is_plain = kind == Kind::f16 ? !h5::is_big_endian(type) : plain >= 0 && H5Tequal(type, plain) > 0;
+  if (!is_plain || H5Pget_layout(properties) != H5D_CONTIGUOUS || H5Pget_external_count(properties) != 0) return -1;
+  const haddr_t offset = H5Dget_offset(dataset);  // undefined before the first row is written
+  return offset == HADDR_UNDEF ? -1 : static_cast<std::int64_t>(offset);
+}
+
 // --- headers ---
 
 std::string found_form(const std::vector<hsize_t>& shape, hid_t type) {
@@ -154,6 +167,7 @@ void read_column(Column& column, hid_t file, Dataset dataset, const std::string&
   const H5D_layout_t layout = H5Pget_layout(properties.get());
   if (layout == H5D_VIRTUAL) check_virtual(properties.get(), shape, path, name);
   if (layout == H5D_CHUNKED) read_chunking(column, properties.get(), shape, H5Tget_size(type.get()));
+  column.offset = offset_of(opened.get(), type.get(), properties.get(), column.kind);
   if (const std::string filter = missing_filter(properties.get()); !filter.empty())
     throw Error(Exit::bad_data,
                 fmt::format("{}: dataset \"{}\": stored with {}, which is not installed here", path, name, filter));

@@ -35,6 +35,8 @@ struct Column {
   std::int64_t width = 1;       // D or C
   std::int64_t chunk_rows = 0;  // 0: not chunked
   std::size_t cache_bytes = 0;  // that holds a band of chunks
+  // Byte of the file where the rows start, one behind the other, as the numbers that this program reads; -1: otherwise.
+  std::int64_t offset = -1;
   Exit fault_code = Exit::done;
 
   std::int64_t per_row() const { return width * std::max<std::int64_t>(passes, 1); }

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "backend/row_kernel.hpp"
 #include "errors.hpp"
 #include "hdf5.hpp"
 #include "pools.hpp"
@@ -192,6 +193,112 @@ TEST(PoolFiles, ReadsCompressedChunks) {
   const PoolFiles files = open_pool({path}, kEmbeddings);
   EXPECT_EQ(embeddings_of(files, 0, 1000), std::vector<float>(x.begin(), x.end()));
   EXPECT_EQ(embeddings_of(files, 400, 99), std::vector<float>(x.begin() + 2000, x.begin() + 2495));
+}
+
+// How a dataset may lie in its file: by position where it can be, else through the library.
+struct Layout {
+  hid_t type;
+  hsize_t chunk_rows = 0;  // 0: contiguous
+  bool gzip = false;
+};
+
+void put_as(const h5::Id& file, const std::string& name, const Layout& layout, const Shape& shape,
+            const std::vector<double>& values) {
+  const h5::Id space(H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose);
+  const h5::Id properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  Shape chunk = shape;
+  chunk[0] = layout.chunk_rows;
+  if (layout.chunk_rows > 0) H5Pset_chunk(properties.get(), static_cast<int>(chunk.size()), chunk.data());
+  if (layout.gzip) H5Pset_deflate(properties.get(), 1);
+  const h5::Id dataset(
+      H5Dcreate2(file.get(), name.c_str(), layout.type, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
+      H5Dclose);
+  h5::write_rows(dataset.get(), H5T_NATIVE_DOUBLE, 0, shape[0], values.data(), "test");
+}
+
+std::vector<float> rows_by_position(const PoolFiles& files, const std::vector<std::int64_t>& rows, Element type) {
+  std::vector<float> out(rows.size() * static_cast<std::size_t>(files.shape().dim));
+  if (type == Element::f32) {
+    files.read_embedding_rows(rows, reinterpret_cast<std::byte*>(out.data()), type);
+  } else {
+    std::vector<std::uint16_t> halves_of_rows(out.size());
+    files.read_embedding_rows(rows, reinterpret_cast<std::byte*>(halves_of_rows.data()), type);
+    widen(halves_of_rows.data(), static_cast<std::int64_t>(out.size()), out.data());
+  }
+  return out;
+}
+
+// Several files, each as it may lie: rows at the ends of files and chunks, neighbours, near and far ones.
+TEST(PoolFiles, ReadsSingleRowsByPosition) {
+  const SharedFolder folder(world());
+  constexpr std::int64_t dim = 7, rows = 3 * 900;
+  const std::vector<double> x = numbers(rows * dim);
+  const h5::Id half = h5::half_type(), swapped_half = big_endian_half();
+  const std::vector<std::vector<Layout>> pools{
+      {{H5T_IEEE_F32LE}, {H5T_IEEE_F32LE}, {H5T_IEEE_F32LE}},
+      {{H5T_IEEE_F32LE, 100}, {H5T_IEEE_F32BE}, {H5T_IEEE_F32LE, 64, true}},
+      {{half.get()}, {H5T_IEEE_F64LE}, {H5T_IEEE_F64BE, 33, true}},
+      {{half.get()}, {swapped_half.get()}, {half.get(), 50, true}},
+  };
+  std::vector<std::string> paths;
+  for (int i = 0; i < 3; ++i) paths.push_back(folder.path() + "/" + std::to_string(i));
+  for (const std::vector<Layout>& pool : pools) {
+    on_root([&] {
+      for (std::size_t i = 0; i < 3; ++i)
+        put_as(h5::create_file(paths[i]), "embeddings", pool[i], {900, dim},
+               std::vector<double>(x.begin() + i * 900 * dim, x.begin() + (i + 1) * 900 * dim));
+    });
+    const PoolFiles files = open_pool(paths, kEmbeddings);
+    std::vector<std::vector<std::int64_t>> wanted{{}, {0}, {899, 900}, {0, 1, 2, 500, 501, 899, 900, 901, 1799, 1800}};
+    wanted.emplace_back(rows);
+    std::iota(wanted.back().begin(), wanted.back().end(), 0);
+    for (int step : {2, 3, 17, 640}) {
+      wanted.emplace_back();
+      for (std::int64_t row = step - 1; row < rows; row += step) wanted.back().push_back(row);
+    }
+    for (const auto& some : wanted) {
+      std::vector<float> expected;
+      for (const std::int64_t row : some)
+        expected.insert(expected.end(), x.begin() + row * dim, x.begin() + (row + 1) * dim);
+      EXPECT_EQ(rows_by_position(files, some, Element::f32), expected);
+      if (!files.shape().half_embeddings) continue;
+      EXPECT_EQ(rows_by_position(files, some, Element::f16), expected);
+    }
+    world().barrier();
+  }
+}
+
+// Whatever happens to a file after its header was read, it ends with a word.
+TEST(PoolFiles, FilesThatChangeWhileTheyAreRead) {
+  const SharedFolder folder(world());
+  const std::string path = folder.path() + "/pool.h5";
+  on_root([&] {
+    const h5::Id file = h5::create_file(path);
+    put(file, "embeddings", H5T_IEEE_F32LE, {5000, 4}, numbers(20000));
+    put(file, "probabilities", H5T_IEEE_F32LE, {5000, 2}, std::vector<double>(10000, 0.5));
+  });
+  const PoolFiles files = open_pool({path}, {.embeddings = true, .probabilities = true});
+  world().barrier();
+  on_root([&] { std::filesystem::resize_file(path, 40000); });
+  const std::vector<std::int64_t> near{0, 1}, far{1, 4000};
+  rows_by_position(files, near, Element::f32);
+  expect_error(Exit::bad_data, path + ": dataset \"embeddings\": cannot be read: truncated file",
+               [&] { rows_by_position(files, far, Element::f32); });
+  expect_error(Exit::bad_data, path + ": dataset \"embeddings\": cannot be read: truncated file",
+               [&] { embeddings_of(files, 0, 5000); });
+  expect_error(Exit::bad_data, path + ": dataset \"probabilities\": cannot be read: truncated file",
+               [&] { probabilities_of(files, 4000, 10); });
+  world().barrier();
+  const PoolFiles unread = [&] {
+    on_root([&] {
+      const h5::Id file = h5::create_file(path);
+      put(file, "embeddings", H5T_IEEE_F32LE, {5000, 4}, numbers(20000));
+    });
+    return open_pool({path}, kEmbeddings);
+  }();
+  world().barrier();
+  on_root([&] { std::filesystem::remove(path); });
+  expect_error(Exit::no_input, path + ": no such file", [&] { rows_by_position(unread, near, Element::f32); });
 }
 
 std::size_t no_filter(unsigned, std::size_t, const unsigned*, std::size_t, std::size_t*, void**) {

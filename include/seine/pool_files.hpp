@@ -4,6 +4,7 @@
 // none. Everything that is read is checked, and a fault is an Error that names file, dataset and row of that file.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -11,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "seine/backend.hpp"
 #include "seine/comm.hpp"
 #include "seine/request.hpp"
 
@@ -49,9 +51,13 @@ class PoolFiles {
   const std::vector<std::string>& paths() const;
   std::int64_t first_row_of(std::size_t file) const;  // global row; first_row_of(paths().size()) == shape().rows
 
-  // Not collective. Reads and checks `count` rows; any range, over any number of files.
+  // Not collective, and several threads may read at once. Reads and checks `count` rows; any range, over any number of
+  // files.
   void read_embeddings(std::int64_t first, std::int64_t count,
                        std::span<float> out) const;  // [count, dim], finite, squared norms < 8.5e37
+  // Single rows by global number, ascending: [rows, dim] as float32 or, where every file stores it, as float16. For
+  // rows that were read and checked before: nothing is checked again.
+  void read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const;
   // [count, max(passes, 1), classes] as given, as float64: finite, >= -1e-6 (then >= 0), each distribution sums to 1
   // within 1e-3 (1e-2 where stored as float16). Softmax already applied where the pool has logits.
   void read_probabilities(std::int64_t first, std::int64_t count, std::span<double> out) const;
