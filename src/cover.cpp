@@ -17,7 +17,7 @@ std::vector<double> nearest_distances2(const Pool& on, const std::optional<std::
   RuleState state(backend, RuleKind::nearest, on.own());
   const Array<double> start = on.device(before);
   state.start({start.data(), on.global_rows(), 0, Purpose("none")}, nullptr);
-  chunks([&](const Packed& centres) { state.apply_all(on.vectors(), {centres.vectors(), nullptr}); });
+  chunks([&](const Packed& centres) { state.apply_all(on.store(), {centres.vectors(), nullptr}); });
   return state.key.to_host();
 }
 
@@ -25,7 +25,7 @@ std::vector<float> largest_similarities(const Pool& on, const std::optional<std:
                                         const std::function<void(const std::function<void(const Packed&)>&)>& chunks) {
   Array<float> best = similarities_before(on, before);
   chunks([&](const Packed& centres) {
-    on.backend().raise(on.vectors().x, on.own(), centres.vectors().x, centres.rows(), best.data());
+    raise(on, centres, best);
   });
   return best.to_host();
 }
@@ -43,8 +43,9 @@ std::vector<std::int64_t> rows_with(const Pool& pool, const std::function<bool(R
 }  // namespace
 
 void in_chunks(const Pool& of, std::span<const std::int64_t> rows, const std::function<void(const Packed&)>& visit) {
-  for (std::size_t first = 0; first < rows.size(); first += kChunkRows)
-    visit(of.fetch(rows.subspan(first, std::min<std::size_t>(kChunkRows, rows.size() - first))));
+  const auto chunk = static_cast<std::size_t>(of.at_once(kChunkRows));
+  for (std::size_t first = 0; first < rows.size(); first += chunk)
+    visit(of.fetch(rows.subspan(first, std::min(chunk, rows.size() - first))));
 }
 
 void in_covered_chunks(const Pool& pool, const Prior& prior, const std::function<void(const Packed&)>& visit) {
@@ -60,6 +61,12 @@ Array<float> similarities_before(const Pool& pool, const std::optional<std::vect
   std::vector<float> best(static_cast<std::size_t>(pool.own()), 0.0f);
   if (before) best.assign(before->begin(), before->end());
   return Array<float>(pool.backend(), std::span<const float>(best));
+}
+
+void raise(const Pool& ground, const Packed& picks, const Array<float>& best) {
+  ground.store().visit_all([&](std::int64_t first, const Vectors& rows) {
+    ground.backend().raise(rows.x, rows.rows, picks.vectors().x, picks.rows(), best.data() + first);
+  });
 }
 
 void for_earlier_distances2(const Packed& rows, const std::function<void(std::size_t, std::span<const float>)>& visit) {

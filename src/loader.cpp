@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include "file_rows.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -41,32 +42,42 @@ struct Fields {
   Array<std::byte> x;
   Array<float> a;
   std::vector<float> score;
+  std::optional<std::vector<std::int32_t>> label;  // of residuals that are read again
 };
 
-void check_memory(const Comm& comm, const PoolShape& shape, const Ownership& own, const Wanted& wanted,
-                  std::optional<double> memory_gib) {
-  const std::int64_t row_bytes =
-      (wanted.embeddings ? 4 * shape.dim : 0) + (wanted.residuals ? 4 * shape.classes + 16 : 0);
-  constexpr std::int64_t kStateBytes = 128;  // columns, state and keys of the rule, global numbers
-  const double bytes = static_cast<double>(own.own()) * (static_cast<double>(row_bytes) * wanted.copies + kStateBytes);
-  const double needed = comm.max(bytes) / (1 << 30);
+// What is left for vectors beside what every row needs; absent where all vectors fit.
+std::optional<std::int64_t> room_for_vectors(const Comm& comm, const MemoryNeed& need,
+                                             std::optional<double> memory_gib) {
+  if (!memory_gib) return std::nullopt;
+  const double memory = *memory_gib * (1 << 30), in_use = static_cast<double>(resident_bytes());
+  const double room = -comm.max(in_use + static_cast<double>(need.least()) - memory);
+  const double largest = comm.max(static_cast<double>(need.vectors));
   comm.agree([&] {
-    if (!memory_gib || needed <= *memory_gib) return;
-    throw Error(
-        Exit::system,
-        fmt::format("the pool needs {:.3f} GiB on each of {} ranks and --memory gives {:.3f}: use more ranks or "
-                    "more memory (this release does not stream)",
-                    needed, comm.size(), *memory_gib));
+    if (room >= 0 || need.vectors == 0) return;
+    throw Error(Exit::system,
+                fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
+                            "{:.3f}: use more ranks or more memory",
+                            (memory - room) / (1 << 30), *memory_gib));
   });
+  if (room >= largest) return std::nullopt;
+  return static_cast<std::int64_t>(room);
 }
 
 class Loading {
  public:
-  Loading(Backend& backend, const OpenedPool& opened, const Wanted& wanted, const Console* console)
-      : backend_(backend), opened_(opened), shape_(opened.files.shape()), wanted_(wanted), console_(console) {
+  // resident: the vectors are kept; else they are only checked and hashed.
+  Loading(Backend& backend, const OpenedPool& opened, const Wanted& wanted, bool resident, const Console* console)
+      : backend_(backend),
+        opened_(opened),
+        shape_(opened.files.shape()),
+        wanted_(wanted),
+        format_(row_format(shape_, wanted)),
+        resident_(resident),
+        console_(console) {
     const std::int64_t own = opened.own.own();
-    if (wanted.embeddings) fields_.x = Array<std::byte>(backend, own * shape_.dim * 4);
-    if (wanted.residuals) fields_.a = Array<float>(backend, own * shape_.classes);
+    if (resident) fields_.x = Array<std::byte>(backend, own * format_.x_bytes());
+    if (resident) fields_.a = Array<float>(backend, own * format_.classes);
+    if (!resident && wanted.residuals_by_label && shape_.labels) fields_.label.emplace();
     if (wanted.score) fields_.score.resize(static_cast<std::size_t>(own));
   }
 
@@ -82,7 +93,7 @@ class Loading {
       at += count;
       if (console_) console_->progress("read", at, opened_.own.own());
     });
-    if (wanted_.unit_rows && wanted_.embeddings)
+    if (wanted_.unit_rows && wanted_.embeddings && resident_)
       backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), opened_.own.own(), shape_.dim);
   }
 
@@ -121,7 +132,7 @@ class Loading {
     const auto row_bytes = static_cast<std::size_t>(shape_.dim) * sizeof(float);
     for (std::int64_t i = 0; i < count; ++i)
       fingerprint_.add(Dataset::embeddings, first + i, block.data() + i * shape_.dim, row_bytes);
-    fields_.x.write(std::as_bytes(std::span<const float>(block)), at * static_cast<std::int64_t>(row_bytes));
+    if (resident_) fields_.x.write(std::as_bytes(std::span<const float>(block)), at * static_cast<std::int64_t>(row_bytes));
   }
 
   void read_probabilities(std::int64_t first, std::int64_t count, std::int64_t at) {
@@ -141,7 +152,10 @@ class Loading {
       score.read(std::span(fields_.score).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count)));
     }
     if (wanted_.residuals) {
-      const Array<std::int64_t> classes(backend_, std::span<const std::int64_t>(residual_classes(first, count, at)));
+      const std::vector<std::int64_t> of_rows = residual_classes(first, count, at);
+      if (fields_.label) fields_.label->insert(fields_.label->end(), of_rows.begin(), of_rows.end());
+      if (!resident_) return;
+      const Array<std::int64_t> classes(backend_, std::span<const std::int64_t>(of_rows));
       backend_.residuals(p.data(), classes.data(), count, passes, shape_.classes,
                          fields_.a.data() + at * shape_.classes);
     }
@@ -167,6 +181,8 @@ class Loading {
   const OpenedPool& opened_;
   const PoolShape& shape_;
   const Wanted& wanted_;
+  const RowFormat format_;
+  const bool resident_;
   const Console* console_;
   Fields fields_;
   Fingerprint fingerprint_;
@@ -199,9 +215,11 @@ double Stopwatch::lap() {
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
             std::optional<double> memory_gib, const Console* console) {
   Stopwatch watch;
-  check_memory(comm, opened.files.shape(), opened.own, wanted, memory_gib);
+  const PoolShape& shape = opened.files.shape();
+  const std::optional<std::int64_t> room =
+      room_for_vectors(comm, memory_need(shape, opened.own.own(), wanted), memory_gib);
   const auto loading = comm.agree([&] {
-    auto mine = std::make_unique<Loading>(backend, opened, wanted, console);
+    auto mine = std::make_unique<Loading>(backend, opened, wanted, !room, console);
     mine->run();
     return mine;
   });
@@ -211,9 +229,20 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
     for (std::int64_t i = 0; i < run.count; ++i) columns.rows.push_back(run.first + i);
   columns.role = opened.roles;
   if (wanted.score) columns.score = std::move(loading->fields().score);
-  const PoolShape& shape = opened.files.shape();
-  Pool pool(comm, backend, std::move(columns), Element::f32, wanted.embeddings ? shape.dim : 0,
-            std::move(loading->fields().x), wanted.residuals ? shape.classes : 0, std::move(loading->fields().a));
+  columns.label = std::move(loading->fields().label);
+  const RowFormat format = row_format(shape, wanted);
+  const auto store = [&] {
+    if (!room)
+      return RowStore(backend, format, opened.own.own(), std::move(loading->fields().x),
+                      std::move(loading->fields().a));
+    return RowStore(backend, format, {file_rows(opened.files, format, wanted.unit_rows), columns.rows,
+                                      columns.label.value_or(std::vector<std::int32_t>()), std::make_shared<Room>(*room)});
+  };
+  if (room && console)
+    console->info(fmt::format("the vectors of this pool do not fit --memory: {:.3f} GiB of each rank keep the rows that "
+                              "are wanted most, the others are read again",
+                              static_cast<double>(*room) / (1 << 30)));
+  Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
   return {std::move(pool), loading->fingerprint().text(comm, shape), watch.lap() - score_seconds, score_seconds};
 }

@@ -5,27 +5,30 @@
 
 #include "rule_state.hpp"
 #include "seine/cover.hpp"
+#include "seine/ownership.hpp"
 #include "symmetric.hpp"
 
 namespace seine {
 namespace {
 
 // Rows of the global numbering whose second moments are summed in float64 before the sum is rounded to an integer.
-constexpr std::int64_t kGramRows = 256;
+constexpr std::int64_t kGramRows = Ownership::kTileRows;  // so that no group lies in two pieces
 
 // Sum of x x^T over all rows of the pool, lower triangle, the same for every number of ranks.
 void add_second_moments(const Pool& pool, std::vector<double>& sums) {
   const double largest2 = largest_over(pool.comm(), pool.squared_norms().to_host());
   const FixedPoint fixed = FixedPoint::for_sum(pool.rows(), largest2);
-  std::vector<std::int64_t> groups{0};
-  for (std::int64_t i = 1; i < pool.own(); ++i) {
-    const auto& rows = pool.columns.rows;
-    if (rows[static_cast<std::size_t>(i)] / kGramRows != rows[static_cast<std::size_t>(i - 1)] / kGramRows)
-      groups.push_back(i);
-  }
-  if (pool.own() > 0) groups.push_back(pool.own());
+  const auto& rows = pool.columns.rows;
   std::vector<std::int64_t> moments(sums.size());
-  if (groups.size() > 1) pool.backend().gram(pool.vectors().x, groups, fixed, moments.data());
+  pool.store().visit_all([&](std::int64_t first, const Vectors& piece) {
+    std::vector<std::int64_t> groups{0};
+    for (std::int64_t i = 1; i < piece.rows; ++i) {
+      const auto at = static_cast<std::size_t>(first + i);
+      if (rows[at] / kGramRows != rows[at - 1] / kGramRows) groups.push_back(i);
+    }
+    groups.push_back(piece.rows);
+    pool.backend().gram(piece.x, groups, fixed, moments.data());
+  });
   pool.comm().sum(moments);
   for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += fixed.value(moments[i]);
 }
@@ -68,7 +71,7 @@ void lower_variances(const Pool& pool, std::vector<double>& variances, const std
   state.start({before.data(), pool.global_rows(), 0, Purpose("none")}, nullptr);
   const Vectors picks{
       static_cast<std::int64_t>(moments.size()), {x.data(), Element::f64, pool.dim()}, {}, nullptr, nullptr};
-  state.apply_all(pool.vectors(), {picks, moment.data()});
+  state.apply_all(pool.store(), {picks, moment.data()});
   state.key.read(variances);
 }
 

@@ -22,16 +22,17 @@ std::vector<NodePick> picks_of(std::int64_t node, const Picked& picked) {
 
 // The strategy on every partition of this rank; everybody's picks.
 std::vector<NodePick> run_leaves(Pool& pool, const Task& task, std::int64_t partitions) {
-  std::vector<std::int32_t> part;
+  std::vector<std::int32_t> part_of;
   for (const std::int64_t row : pool.columns.rows)
-    part.push_back(static_cast<std::int32_t>(
+    part_of.push_back(static_cast<std::int32_t>(
         random_bits(task.request.seed, Purpose("partition").key, static_cast<std::uint64_t>(row / kRunRows)) %
         static_cast<std::uint64_t>(partitions)));
   const Comm self = Comm::self();
-  std::vector<Pool::Part> parts = pool.regroup(part, self);
+  std::vector<Pool::Part> parts = pool.regroup(part_of, self);
   const std::vector<NodePick> mine = pool.comm().agree([&] {
     std::vector<NodePick> picks;
-    for (Pool::Part& leaf : parts) {
+    for (Pool::Part& part : parts) {
+      Pool::Part leaf = std::move(part);  // and its memory ends with it
       Task local = task;
       local.batch = std::min(task.batch, leaf.pool.candidates());
       local.ground = nullptr;

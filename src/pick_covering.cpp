@@ -30,7 +30,7 @@ class Coverage {
   // One more pick. Which rows it covers better is known from what changed.
   void raise(const Packed& pick) {
     ++picks_;
-    ground_.backend().raise(ground_.vectors().x, ground_.own(), pick.vectors().x, 1, best_.data());
+    seine::raise(ground_, pick, best_);
     const std::vector<float> before = std::move(now_);
     now_ = best_.to_host();
     for (std::size_t i = 0; i < now_.size(); ++i) {
@@ -153,7 +153,7 @@ class CoveringEngine {
   std::vector<std::int64_t> added(const Band& band, std::span<const std::int64_t> candidates) {
     const Packed packed = pool_.fetch(candidates);
     std::vector<std::int64_t> gains(candidates.size());
-    ground_.backend().gains(ground_.vectors().x, band, weight_.data(), fixed_, packed.vectors().x, packed.rows(),
+    ground_.backend().gains(ground_.store().vectors().x, band, weight_.data(), fixed_, packed.vectors().x, packed.rows(),
                             gains.data());
     pool_.comm().sum(gains);
     pairs_ += band.count * packed.rows();

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "rule_state.hpp"
@@ -23,26 +24,28 @@ constexpr std::int64_t kCompared = 4096;
 // The picks so far, in backend memory, in order: their vectors and what a rule wants to know beside them.
 class PickLog {
  public:
-  PickLog(const Pool& pool, RuleKind rule, std::int64_t most) : backend_(pool.backend()), like_(pool.vectors()) {
-    if (rule == RuleKind::variance) like_ = {0, {nullptr, Element::f64, pool.dim()}, {}, nullptr, nullptr};
-    x_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.x.row_bytes()));
+  PickLog(const Pool& pool, RuleKind rule, std::int64_t most) : backend_(pool.backend()), like_(pool.store().format()) {
+    if (rule == RuleKind::variance) like_ = {Element::f64, pool.dim(), 0};
+    x_ = Array<std::byte>(backend_, most * like_.x_bytes());
     moments_ = Array<double>(backend_, most);
-    if (rule == RuleKind::nearest && !like_.outer()) {
-      most_compared_ = std::min(most, kCompared);
+    if (rule == RuleKind::nearest && like_.classes == 0) {
+      // Little beside the rows themselves.
+      const double room = static_cast<double>(pool.store().rows() * like_.x_bytes()) / 8 / sizeof(float);
+      most_compared_ = std::min({most, kCompared, static_cast<std::int64_t>(std::sqrt(room)) + 1});
       between_ = Array<float>(backend_, most_compared_ * most_compared_);
     }
-    if (!like_.outer()) return;
-    a_ = Array<std::byte>(backend_, most * static_cast<std::int64_t>(like_.a.row_bytes()));
+    if (like_.classes == 0) return;
+    a_ = Array<std::byte>(backend_, most * a_bytes());
     x2_ = Array<double>(backend_, most);
     a2_ = Array<double>(backend_, most);
   }
 
   // x and a: one row, as the pool stores it; variance: the vector of the pick.
   void add(std::span<const std::byte> x, std::span<const std::byte> a, double moment) {
-    x_.write(x, count_ * static_cast<std::int64_t>(like_.x.row_bytes()));
+    x_.write(x, count_ * like_.x_bytes());
     moments_.write(std::span(&moment, 1), count_);
-    if (like_.outer()) {
-      a_.write(a, count_ * static_cast<std::int64_t>(like_.a.row_bytes()));
+    if (like_.classes > 0) {
+      a_.write(a, count_ * a_bytes());
       const Vectors all = vectors();
       backend_.squared_norms(all.x.from(count_), 1, x2_.data() + count_);
       backend_.squared_norms(all.a.from(count_), 1, a2_.data() + count_);
@@ -64,13 +67,17 @@ class PickLog {
   std::int64_t pairs() const { return pairs_; }  // of picks that were compared
 
  private:
+  std::int64_t a_bytes() const { return like_.row_bytes() - like_.x_bytes(); }
   Vectors vectors() const {
-    return {
-        count_, {x_.data(), like_.x.type, like_.x.dim}, {a_.data(), like_.a.type, like_.a.dim}, x2_.data(), a2_.data()};
+    return {count_,
+            {x_.data(), like_.type, like_.dim},
+            {a_.data(), Element::f32, like_.classes},
+            x2_.data(),
+            a2_.data()};
   }
 
   Backend& backend_;
-  Vectors like_;
+  RowFormat like_;
   Array<std::byte> x_, a_;
   Array<double> x2_, a2_, moments_;
   Array<float> between_;
@@ -111,7 +118,8 @@ class FallingEngine {
         log_(pool, how.rule, task.batch),
         selectable_(pool.selectable()),
         weight_(pool.device(how.weight)),
-        filler_(pool.device(how.filler)) {
+        filler_(pool.device(how.filler)),
+        round_rows_(pool.at_once(kRoundRows)) {
     const Array<double> before = pool.device(pool.columns.before);
     whole_.start({before.data(), pool.global_rows(), task.request.seed, how.purpose}, weight_.data());
     if (how.rule == RuleKind::variance)
@@ -138,7 +146,7 @@ class FallingEngine {
   }
 
   void bring_up_to_date(double floor) {
-    pairs_ += whole_.apply(pool_.vectors(), log_.compared_picks(), floor, weight_.data());
+    pairs_ += whole_.apply(pool_.store(), log_.compared_picks(), floor, weight_.data());
   }
 
   // Until the best of the own rows that `among` accepts are exact: three quarters of `count`, or all there are. The
@@ -165,7 +173,7 @@ class FallingEngine {
   }
 
   void round() {
-    const std::int64_t wanted = std::min(kRoundRows, std::max<std::int64_t>(32, 2 * (task_.batch - log_.size())));
+    const std::int64_t wanted = std::min(round_rows_, std::max<std::int64_t>(32, 2 * (task_.batch - log_.size())));
     if (!filling_) {
       surface(pool_.share_of(wanted), selectable_);
       best_ = pool_.top(whole_.key, selectable_, wanted + 1);
@@ -293,6 +301,7 @@ class FallingEngine {
   Array<double> weight_, filler_;
   Precision precision_;
   std::vector<Candidate> best_;
+  const std::int64_t round_rows_;
   bool filling_ = false;
   double clock_ = 0;
   std::int64_t pairs_ = 0;

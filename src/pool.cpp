@@ -28,17 +28,32 @@ std::optional<std::vector<T>> chosen(const std::optional<std::vector<T>>& column
 
 Columns chosen(const Columns& columns, std::span<const std::int64_t> positions) {
   return {chosen(columns.rows, positions), chosen(columns.role, positions), chosen(columns.score, positions),
-          chosen(columns.weight, positions), chosen(columns.before, positions)};
+          chosen(columns.weight, positions), chosen(columns.before, positions), chosen(columns.label, positions)};
 }
 
-// Items of backend memory at these positions, again in backend memory.
-template <class T>
-Array<T> chosen(Backend& backend, const Array<T>& from, std::int64_t items_per_row,
-                std::span<const std::int64_t> positions) {
-  if (from.empty() || positions.empty() || items_per_row == 0) return {};
-  std::vector<T> host(positions.size() * static_cast<std::size_t>(items_per_row));
-  backend.gather(from.data(), static_cast<std::size_t>(items_per_row) * sizeof(T), positions, host.data());
-  return Array<T>(backend, std::span<const T>(host));
+std::vector<float> widened_from(const RowFormat& format, const std::byte* x, std::int64_t rows) {
+  std::vector<float> out(static_cast<std::size_t>(rows * format.dim));
+  if (format.type == Element::f16)
+    widen(x, rows * format.dim, out.data());
+  else if (!out.empty())
+    std::memcpy(out.data(), x, out.size() * sizeof(float));
+  return out;
+}
+
+// Rows at these positions of x and a as a store of their own.
+RowStore stored(Backend& backend, const RowFormat& format, std::span<const std::int64_t> positions,
+                const std::vector<std::byte>& x, const std::vector<float>& a) {
+  std::vector<std::byte> own_x(positions.size() * static_cast<std::size_t>(format.x_bytes()));
+  std::vector<float> own_a(positions.size() * static_cast<std::size_t>(format.classes));
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    std::copy_n(x.begin() + positions[i] * format.x_bytes(), format.x_bytes(),
+                own_x.begin() + static_cast<std::int64_t>(i) * format.x_bytes());
+    std::copy_n(a.begin() + positions[i] * format.classes, format.classes,
+                own_a.begin() + static_cast<std::int64_t>(i) * format.classes);
+  }
+  return RowStore(backend, format, static_cast<std::int64_t>(positions.size()),
+                  Array<std::byte>(backend, std::span<const std::byte>(own_x)),
+                  Array<float>(backend, std::span<const float>(own_a)));
 }
 
 Array<double> norms_of(Backend& backend, const Field& field, std::int64_t rows) {
@@ -49,65 +64,48 @@ Array<double> norms_of(Backend& backend, const Field& field, std::int64_t rows) 
 
 }  // namespace
 
-Packed::Packed(Backend& backend, Element type, std::int64_t dim, std::int64_t classes, std::vector<std::byte> x,
-               std::vector<float> a)
-    : type_(type), dim_(dim), classes_(classes), host_x_(std::move(x)), host_a_(std::move(a)) {
-  const std::size_t row_bytes = static_cast<std::size_t>(dim_) * element_bytes(type_);
-  rows_ = row_bytes ? static_cast<std::int64_t>(host_x_.size() / row_bytes) : 0;
+Packed::Packed(Backend& backend, const RowFormat& format, std::vector<std::byte> x, std::vector<float> a)
+    : format_(format), host_x_(std::move(x)), host_a_(std::move(a)) {
+  if (format_.x_bytes() > 0) rows_ = static_cast<std::int64_t>(host_x_.size()) / format_.x_bytes();
   x_ = Array<std::byte>(backend, std::span<const std::byte>(host_x_));
-  if (classes_ == 0) return;
+  if (format_.classes == 0) return;
   a_ = Array<float>(backend, std::span<const float>(host_a_));
-  x2_ = norms_of(backend, {x_.data(), type_, dim_}, rows_);
-  a2_ = norms_of(backend, {a_.data(), Element::f32, classes_}, rows_);
+  x2_ = norms_of(backend, {x_.data(), format_.type, format_.dim}, rows_);
+  a2_ = norms_of(backend, {a_.data(), Element::f32, format_.classes}, rows_);
 }
 
 Vectors Packed::vectors() const {
-  return {rows_, {x_.data(), type_, dim_}, {a_.data(), Element::f32, classes_}, x2_.data(), a2_.data()};
+  return {rows_,
+          {x_.data(), format_.type, format_.dim},
+          {a_.data(), Element::f32, format_.classes},
+          x2_.data(),
+          a2_.data()};
 }
 
 std::vector<float> Packed::widened() const {
-  std::vector<float> out(static_cast<std::size_t>(rows_ * dim_));
-  if (type_ == Element::f16)
-    widen(host_x_.data(), rows_ * dim_, out.data());
-  else if (!out.empty())
-    std::memcpy(out.data(), host_x_.data(), out.size() * sizeof(float));
-  return out;
+  return widened_from(format_, host_x_.data(), rows_);
 }
 
 std::vector<float> Packed::row(std::int64_t i) const {
-  std::vector<float> out(static_cast<std::size_t>(dim_));
-  if (type_ == Element::f16)
-    widen(bytes(i).data(), dim_, out.data());
-  else if (!out.empty())
-    std::memcpy(out.data(), bytes(i).data(), out.size() * sizeof(float));
-  return out;
+  return widened_from(format_, bytes(i).data(), 1);
 }
 
 std::span<const std::byte> Packed::bytes(std::int64_t i) const {
-  const std::size_t size = static_cast<std::size_t>(dim_) * element_bytes(type_);
+  const auto size = static_cast<std::size_t>(format_.x_bytes());
   return std::span(host_x_).subspan(static_cast<std::size_t>(i) * size, size);
 }
 
 std::span<const std::byte> Packed::residual_bytes(std::int64_t i) const {
-  return std::as_bytes(
-      std::span(host_a_).subspan(static_cast<std::size_t>(i * classes_), static_cast<std::size_t>(classes_)));
+  return std::as_bytes(std::span(host_a_).subspan(static_cast<std::size_t>(i * format_.classes),
+                                                  static_cast<std::size_t>(format_.classes)));
 }
 
-Pool::Pool(const Comm& comm, Backend& backend, Columns own_columns, Element type, std::int64_t dim, Array<std::byte> x,
-           std::int64_t classes, Array<float> a)
+Pool::Pool(const Comm& comm, Backend& backend, Columns own_columns, RowStore store)
     : columns(std::move(own_columns)),
       comm_(&comm),
       backend_(&backend),
-      type_(type),
-      dim_(dim),
-      classes_(classes),
-      x_(std::move(x)),
-      a_(std::move(a)),
+      store_(std::move(store)),
       device_rows_(backend, std::span<const std::int64_t>(columns.rows)) {
-  if (classes_ > 0) {
-    x2_ = norms_of(backend, {x_.data(), type_, dim_}, own());
-    a2_ = norms_of(backend, {a_.data(), Element::f32, classes_}, own());
-  }
   std::int64_t totals[3] = {own(), 0, 0};
   for (const Role role : columns.role) {
     totals[1] += role == Role::candidate;
@@ -117,10 +115,6 @@ Pool::Pool(const Comm& comm, Backend& backend, Columns own_columns, Element type
   total_rows_ = totals[0];
   total_candidates_ = totals[1];
   total_covered_ = totals[2];
-}
-
-Vectors Pool::vectors() const {
-  return {own(), {x_.data(), type_, dim_}, {a_.data(), Element::f32, classes_}, x2_.data(), a2_.data()};
 }
 
 Array<std::uint8_t> Pool::selectable() const {
@@ -136,27 +130,24 @@ Array<double> Pool::device(const std::optional<std::vector<double>>& column) con
 }
 
 Array<double> Pool::squared_norms() const {
-  Array<double> norms = norms_of(*backend_, vectors().x, own());
-  if (classes_ == 0) return norms;
+  Array<double> norms(*backend_, own());
+  std::vector<double> a2(classes() > 0 ? static_cast<std::size_t>(own()) : 0);
+  store_.visit_all([&](std::int64_t first, const Vectors& v) {
+    backend_->squared_norms(v.x, v.rows, norms.data() + first);
+    if (v.outer()) backend_->copy_out(a2.data() + first, v.a2, static_cast<std::size_t>(v.rows) * sizeof(double));
+  });
+  if (a2.empty()) return norms;
   std::vector<double> product = norms.to_host();
-  const std::vector<double> a2 = a2_.to_host();
   for (std::size_t i = 0; i < product.size(); ++i) product[i] *= a2[i];
   norms.write(product);
   return norms;
-}
-
-void Pool::make_unit() {
-  require(type_ == Element::f32 && classes_ == 0, "only float32 rows are divided by their norm");
-  backend_->unit_rows(reinterpret_cast<float*>(x_.data()), own(), dim_);
 }
 
 Pool Pool::where(std::span<const std::uint8_t> keep) const {
   std::vector<std::int64_t> positions;
   for (std::size_t i = 0; i < keep.size(); ++i)
     if (keep[i]) positions.push_back(static_cast<std::int64_t>(i));
-  return Pool(*comm_, *backend_, chosen(columns, positions), type_, dim_,
-              chosen(*backend_, x_, dim_ * static_cast<std::int64_t>(element_bytes(type_)), positions), classes_,
-              chosen(*backend_, a_, classes_, positions));
+  return Pool(*comm_, *backend_, chosen(columns, positions), store_.chosen(positions));
 }
 
 Pool Pool::only(std::span<const std::int64_t> rows) const {
@@ -179,26 +170,27 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
     for (const std::vector<T>& from : comm_->exchange(to)) all.insert(all.end(), from.begin(), from.end());
     return all;
   };
-  const auto send_field = [&]<class T>(const Array<T>& field, std::int64_t items_per_row) {
-    std::vector<std::vector<T>> to;
-    for (const auto& of_rank : positions) {
-      auto& out = to.emplace_back(of_rank.size() * static_cast<std::size_t>(items_per_row));
-      if (!out.empty())
-        backend_->gather(field.data(), static_cast<std::size_t>(items_per_row) * sizeof(T), of_rank, out.data());
-    }
-    std::vector<T> all;
-    for (const std::vector<T>& from : comm_->exchange(to)) all.insert(all.end(), from.begin(), from.end());
-    return all;
-  };
-  const std::int64_t row_bytes = dim_ * static_cast<std::int64_t>(element_bytes(type_));
   const std::vector<std::int32_t> parts = send(std::vector<std::int32_t>(part.begin(), part.end()));
   const auto send_if = [&]<class T>(const std::optional<std::vector<T>>& column) {
     return column ? std::optional(send(*column)) : std::nullopt;
   };
   const Columns all{send(columns.rows), send(columns.role), send_if(columns.score), send_if(columns.weight),
-                    send_if(columns.before)};
-  const std::vector<std::byte> x = send_field(x_, row_bytes);
-  const std::vector<float> a = send_field(a_, classes_);
+                    send_if(columns.before), send_if(columns.label)};
+  // Vectors that can be read again are, by the rank that needs them.
+  const RowFormat& format = store_.format();
+  std::vector<std::byte> x;
+  std::vector<float> a;
+  if (store_.resident()) {
+    std::vector<std::vector<std::byte>> x_to;
+    std::vector<std::vector<float>> a_to;
+    for (const auto& of_rank : positions) {
+      x_to.emplace_back(of_rank.size() * static_cast<std::size_t>(format.x_bytes()));
+      a_to.emplace_back(of_rank.size() * static_cast<std::size_t>(format.classes));
+      store_.gather(of_rank, x_to.back().data(), a_to.back().data());
+    }
+    for (const auto& from : comm_->exchange(x_to)) x.insert(x.end(), from.begin(), from.end());
+    for (const auto& from : comm_->exchange(a_to)) a.insert(a.end(), from.begin(), from.end());
+  }
 
   std::vector<std::int64_t> order(parts.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
@@ -214,18 +206,10 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
     const auto last =
         std::find_if(first, order.end(), [&](std::int64_t i) { return parts[static_cast<std::size_t>(i)] != p; });
     const std::span<const std::int64_t> of_part(first, last);
-    std::vector<std::byte> part_x(of_part.size() * static_cast<std::size_t>(row_bytes));
-    std::vector<float> part_a(of_part.size() * static_cast<std::size_t>(classes_));
-    for (std::size_t i = 0; i < of_part.size(); ++i) {
-      if (row_bytes)
-        std::memcpy(part_x.data() + i * static_cast<std::size_t>(row_bytes), x.data() + of_part[i] * row_bytes,
-                    static_cast<std::size_t>(row_bytes));
-      std::copy_n(a.begin() + of_part[i] * classes_, classes_,
-                  part_a.begin() + static_cast<std::ptrdiff_t>(i) * classes_);
-    }
-    mine.push_back({p, Pool(self, *backend_, chosen(all, of_part), type_, dim_,
-                            Array<std::byte>(*backend_, std::span<const std::byte>(part_x)), classes_,
-                            Array<float>(*backend_, std::span<const float>(part_a)))});
+    Columns columns_of_part = chosen(all, of_part);
+    std::optional<RowStore::Stream> stream = store_.stream_of(columns_of_part.rows, columns_of_part.label.value_or(std::vector<std::int32_t>()));
+    RowStore store = stream ? RowStore(*backend_, format, std::move(*stream)) : stored(*backend_, format, of_part, x, a);
+    mine.push_back({p, Pool(self, *backend_, std::move(columns_of_part), std::move(store))});
     first = last;
   }
   return mine;
@@ -270,23 +254,50 @@ std::vector<std::byte> Pool::fetch_items(std::span<const std::int64_t> rows, con
 }
 
 Packed Pool::fetch(std::span<const std::int64_t> rows) const {
-  std::vector<std::byte> x = fetch_items(rows, x_.data(), static_cast<std::size_t>(dim_) * element_bytes(type_));
+  const RowFormat& format = store_.format();
+  const auto x_bytes = static_cast<std::size_t>(format.x_bytes()), row_bytes = static_cast<std::size_t>(format.row_bytes());
+  const auto classes = static_cast<std::size_t>(format.classes);
+  std::vector<std::byte> x;
   std::vector<float> a;
-  if (classes_ > 0) {
-    const std::vector<std::byte> bytes =
-        fetch_items(rows, a_.data(), static_cast<std::size_t>(classes_) * sizeof(float));
-    a.resize(bytes.size() / sizeof(float));
-    if (!bytes.empty()) std::memcpy(a.data(), bytes.data(), bytes.size());
+  std::vector<std::byte> all =
+      fetch_with(rows, row_bytes, [&](std::span<const std::int64_t> positions, std::byte* out) {
+        if (classes == 0) return store_.gather(positions, out, nullptr);
+        x.resize(positions.size() * x_bytes);
+        a.resize(positions.size() * classes);
+        store_.gather(positions, x.data(), a.data());
+        for (std::size_t i = 0; i < positions.size(); ++i, out += row_bytes) {
+          std::memcpy(out, x.data() + i * x_bytes, x_bytes);
+          std::memcpy(out + x_bytes, a.data() + i * classes, row_bytes - x_bytes);
+        }
+      });
+  if (classes == 0) return Packed(*backend_, format, std::move(all), {});
+  x.resize(rows.size() * x_bytes);
+  a.resize(rows.size() * classes);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(x.data() + i * x_bytes, all.data() + i * row_bytes, x_bytes);
+    std::memcpy(a.data() + i * classes, all.data() + i * row_bytes + x_bytes, row_bytes - x_bytes);
   }
-  return Packed(*backend_, type_, dim_, classes_, std::move(x), std::move(a));
+  return Packed(*backend_, format, std::move(x), std::move(a));
 }
 
 std::vector<float> Pool::fetch_scores(std::span<const std::int64_t> rows) const {
   return columns.score ? fetch_column(rows, *columns.score) : std::vector<float>(rows.size(), std::nanf(""));
 }
 
-Packed Pool::own_rows() const {
-  return Packed(*backend_, type_, dim_, 0, x_.to_host(), {});
+void Pool::each_row(const std::function<void(std::int64_t own, std::span<const float> x)>& visit) const {
+  const RowFormat& format = store_.format();
+  constexpr std::int64_t kAtOnce = 256;
+  std::vector<std::byte> bytes(static_cast<std::size_t>(kAtOnce * format.x_bytes()));
+  store_.visit_all([&](std::int64_t first, const Vectors& v) {
+    for (std::int64_t at = 0; at < v.rows; at += kAtOnce) {
+      const std::int64_t count = std::min(kAtOnce, v.rows - at);
+      backend_->copy_out(bytes.data(), v.x.from(at).data, static_cast<std::size_t>(count * format.x_bytes()));
+      const std::vector<float> rows = widened_from(format, bytes.data(), count);
+      for (std::int64_t i = 0; i < count; ++i)
+        visit(first + at + i, std::span(rows).subspan(static_cast<std::size_t>(i * format.dim),
+                                                      static_cast<std::size_t>(format.dim)));
+    }
+  });
 }
 
 std::int64_t best_candidate(const Pool& pool, const std::vector<double>& keys) {

@@ -528,15 +528,12 @@ std::vector<double> PoolFiles::read_costs(std::int64_t first, std::int64_t count
 // --- the interface ---
 
 PoolFiles::PoolFiles(const Comm& comm, std::vector<std::string> paths, const DatasetNames& names, const Needs& needs)
-    : impl_(std::make_unique<Impl>()) {
+    : impl_(std::make_shared<Impl>()) {
   impl_->paths = std::move(paths);
   impl_->names = names;
   impl_->headers = read_headers(comm, impl_->paths, names);
   comm.agree([&] { impl_->settle(needs); });
 }
-PoolFiles::PoolFiles(PoolFiles&&) noexcept = default;
-PoolFiles& PoolFiles::operator=(PoolFiles&&) noexcept = default;
-PoolFiles::~PoolFiles() = default;
 
 const PoolShape& PoolFiles::shape() const {
   return impl_->shape;

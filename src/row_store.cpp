@@ -15,6 +15,16 @@ namespace {
 constexpr std::int64_t kPieceBytes = std::int64_t{8} << 20;  // read, copied and worked on together, at most
 constexpr std::int64_t kFewestRows = 64;                     // kept in memory, whatever the room
 
+// The values at these positions; none where there are none.
+template <class T>
+std::vector<T> at(const std::vector<T>& values, std::span<const std::int64_t> positions) {
+  std::vector<T> out;
+  if (values.empty()) return out;
+  out.reserve(positions.size());
+  for (const std::int64_t i : positions) out.push_back(values[static_cast<std::size_t>(i)]);
+  return out;
+}
+
 Array<double> norms_of(Backend& backend, const Field& field, std::int64_t rows) {
   Array<double> norms(backend, rows);
   backend.squared_norms(field, rows, norms.data());
@@ -105,12 +115,11 @@ struct RowStore::Streamed {
   }
 
   void read(Staged& staged) const {
-    std::vector<std::int64_t> numbers;
-    for (const std::int64_t position : staged.positions)
-      numbers.push_back(stream.rows[static_cast<std::size_t>(position)]);
+    const std::vector<std::int64_t> numbers = at(stream.rows, staged.positions);
+    const std::vector<std::int32_t> labels = at(stream.labels, staged.positions);
     staged.x.resize(numbers.size() * static_cast<std::size_t>(format.x_bytes()));
     staged.a.resize(numbers.size() * static_cast<std::size_t>(format.classes));
-    if (!numbers.empty()) stream.source->read(numbers, staged.x.data(), staged.a.data());
+    if (!numbers.empty()) stream.source->read(numbers, labels, staged.x.data(), staged.a.data());
   }
 
   // Memory for the rows that stay: half of what is left, taken when it is first asked for.
@@ -187,6 +196,12 @@ RowStore::RowStore(Backend& backend, const RowFormat& format, Stream stream)
 RowStore::RowStore(RowStore&&) noexcept = default;
 RowStore& RowStore::operator=(RowStore&&) noexcept = default;
 RowStore::~RowStore() = default;
+
+std::int64_t RowStore::at_once(std::int64_t most) const {
+  if (resident()) return most;
+  const std::int64_t fitting = streamed_->stream.room->left() / 16 / std::max<std::int64_t>(format_.row_bytes(), 1);
+  return std::clamp(fitting, kFewestRows, std::max(most, kFewestRows));
+}
 
 Vectors RowStore::vectors() const {
   require(resident(), "vectors of all rows are at hand where these are resident");
@@ -290,16 +305,24 @@ void RowStore::gather(std::span<const std::int64_t> positions, std::byte* x, flo
 }
 
 RowStore RowStore::chosen(std::span<const std::int64_t> positions) const {
-  const auto count = static_cast<std::int64_t>(positions.size());
   if (!resident()) {
-    std::vector<std::int64_t> rows;
-    for (const std::int64_t i : positions) rows.push_back(streamed_->stream.rows[static_cast<std::size_t>(i)]);
-    return RowStore(*backend_, format_, *stream_of(std::move(rows)));
+    const Stream& stream = streamed_->stream;
+    const std::int64_t bytes = static_cast<std::int64_t>(positions.size()) * format_.row_bytes();
+    if (bytes > stream.room->left() / 2)
+      return RowStore(*backend_, format_, *stream_of(at(stream.rows, positions), at(stream.labels, positions)));
+    Room::Part taken(stream.room, bytes);
+    RowStore store = gathered(positions);
+    store.taken_ = std::move(taken);
+    return store;
   }
+  return gathered(positions);
+}
+
+RowStore RowStore::gathered(std::span<const std::int64_t> positions) const {
   std::vector<std::byte> x(positions.size() * static_cast<std::size_t>(format_.x_bytes()));
   std::vector<float> a(positions.size() * static_cast<std::size_t>(format_.classes));
   gather(positions, x.data(), a.data());
-  return RowStore(*backend_, format_, count, Array<std::byte>(*backend_, std::span<const std::byte>(x)),
+  return RowStore(*backend_, format_, static_cast<std::int64_t>(positions.size()), Array<std::byte>(*backend_, std::span<const std::byte>(x)),
                   Array<float>(*backend_, std::span<const float>(a)));
 }
 
@@ -311,9 +334,10 @@ void RowStore::make_unit() {
   *this = RowStore(*backend_, format_, std::move(stream));
 }
 
-std::optional<RowStore::Stream> RowStore::stream_of(std::vector<std::int64_t> rows) const {
+std::optional<RowStore::Stream> RowStore::stream_of(std::vector<std::int64_t> rows,
+                                                    std::vector<std::int32_t> labels) const {
   if (resident()) return std::nullopt;
-  return Stream{streamed_->stream.source, std::move(rows), streamed_->stream.room};
+  return Stream{streamed_->stream.source, std::move(rows), std::move(labels), streamed_->stream.room};
 }
 
 }  // namespace seine

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "seine/backend.hpp"
+#include "seine/row_store.hpp"
 
 namespace seine {
 
@@ -23,10 +25,29 @@ class RuleState {
     if (rows_ == 0 || picks.vectors.rows == 0) return 0;
     return backend_.apply(rule_, rows, picks, floor, view(weight));
   }
+  std::int64_t apply(const RowStore& store, const Picks& picks, double floor, const double* weight) {
+    if (store.resident()) return apply(store.vectors(), picks, floor, weight);
+    const std::vector<double> keys = key.to_host();
+    const std::vector<std::uint32_t> seen = applied.to_host();
+    std::vector<std::int64_t> wanted;
+    for (std::int64_t i = 0; i < rows_; ++i)
+      if (keys[static_cast<std::size_t>(i)] >= floor && seen[static_cast<std::size_t>(i)] < picks.vectors.rows)
+        wanted.push_back(i);
+    std::int64_t met = 0;
+    store.visit(wanted, keys, [&](const Vectors& rows, const std::int64_t* at) {
+      RowStates states = view(weight);
+      states.at = at;
+      met += backend_.apply(rule_, rows, picks, floor, states);
+    });
+    return met;
+  }
   // The same for picks that are not kept: every row sees them now, and none is counted.
-  void apply_all(const Vectors& rows, const Picks& picks) {
+  void apply_all(const RowStore& store, const Picks& picks) {
     if (rows_ == 0 || picks.vectors.rows == 0) return;
-    backend_.apply(rule_, rows, picks, kNoCandidate.value, {state.data(), key.data(), nullptr, nullptr});
+    store.visit_all([&](std::int64_t first, const Vectors& rows) {
+      backend_.apply(rule_, rows, picks, kNoCandidate.value,
+                     {state.data() + first * bytes(), key.data() + first, nullptr, nullptr});
+    });
   }
   std::int64_t bytes() const { return static_cast<std::int64_t>(state_bytes(rule_)); }
 

@@ -36,6 +36,23 @@ struct Input {
   std::optional<Loaded> outside;  // labelled rows that are not in the pool
 };
 
+// Bytes that the engine of an objective keeps of each row: state, key, how many picks it has seen, and a filler.
+std::int64_t state_of(Objective objective) {
+  const auto rule = [](RuleKind kind) { return static_cast<std::int64_t>(state_bytes(kind)) + 12; };
+  switch (objective) {
+    case Objective::radius:
+      return rule(RuleKind::nearest);
+    case Objective::potential:
+      return rule(RuleKind::race) + 16;
+    case Objective::coverage:
+      return 48;
+    case Objective::log_determinant:
+      return rule(RuleKind::variance) + 16;
+    default:
+      return 0;
+  }
+}
+
 Wanted wanted_by(const Request& request, const Entry& entry) {
   Wanted wanted;
   wanted.embeddings = entry.needs.embeddings;
@@ -45,6 +62,8 @@ Wanted wanted_by(const Request& request, const Entry& entry) {
   wanted.residuals_by_label = entry.residuals_by_label && entry.residuals_by_label(request);
   if (entry.score) wanted.score = entry.score;
   if (request.score) wanted.score = score_kind(*request.score);
+  wanted.batch = request.batch;
+  wanted.row_state = state_of(entry.objective);
   wanted.copies = request.reduce == Reduce::merge || request.keep ? 3 : 1;
   return wanted;
 }

@@ -38,6 +38,9 @@ std::int64_t covered_rows(const Pool& pool, const Prior& prior);
 // Calls visit(i, squared distances of row i to the rows before it) for every row of a small batch, in order.
 void for_earlier_distances2(const Packed& rows, const std::function<void(std::size_t, std::span<const float>)>& visit);
 
+// best_i = max(best_i, clipped cosine of own row i and each pick). Backend memory.
+void raise(const Pool& ground, const Packed& picks, const Array<float>& best);
+
 // Largest clipped cosine so far, per own row: 0 without covered rows.
 Array<float> similarities_before(const Pool& pool, const std::optional<std::vector<double>>& before);
 

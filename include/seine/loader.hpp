@@ -8,17 +8,9 @@
 #include "seine/console.hpp"
 #include "seine/input.hpp"
 #include "seine/pool.hpp"
+#include "seine/residency.hpp"
 
 namespace seine {
-
-struct Wanted {
-  bool embeddings = false;
-  bool unit_rows = false;           // divided by their 2-norm
-  bool residuals = false;           // of the prediction, for gradient embeddings
-  bool residuals_by_label = false;  // covered rows take their label, where they have one, for the prediction
-  std::optional<ScoreKind> score;
-  double copies = 1;  // how often the rows are in memory at most (merges move them once)
-};
 
 struct Loaded {
   Pool pool;
@@ -26,7 +18,8 @@ struct Loaded {
   double read_seconds = 0, score_seconds = 0;
 };
 
-// Collective. Error 71 with the numbers where the rows do not fit `memory_gib`.
+// Collective. Vectors that do not fit `memory_gib` on some rank are streamed on all: read again when they are asked for.
+// Error 71 with the numbers where not even what is known of every row fits.
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
             std::optional<double> memory_gib, const Console* console);
 

@@ -15,6 +15,7 @@
 #include "seine/backend.hpp"
 #include "seine/comm.hpp"
 #include "seine/roles.hpp"
+#include "seine/row_store.hpp"
 
 namespace seine {
 
@@ -26,14 +27,14 @@ struct Columns {
   std::optional<std::vector<double>> weight;  // of the row in the objective; absent: 1
   std::optional<std::vector<double>>
       before;  // what the covered rows leave of the row's value; each rule says what it is
+  std::optional<std::vector<std::int32_t>> label;  // class that a residual is taken of; negative: the predicted one
 };
 
 // Vectors of single rows, replicated: on the host and in backend memory.
 class Packed {
  public:
   Packed() = default;
-  Packed(Backend& backend, Element type, std::int64_t dim, std::int64_t classes, std::vector<std::byte> x,
-         std::vector<float> a);
+  Packed(Backend& backend, const RowFormat& format, std::vector<std::byte> x, std::vector<float> a);
 
   Vectors vectors() const;
   std::int64_t rows() const { return rows_; }
@@ -43,8 +44,8 @@ class Packed {
   std::span<const std::byte> residual_bytes(std::int64_t i) const;  // likewise; empty without residuals
 
  private:
-  Element type_ = Element::f32;
-  std::int64_t rows_ = 0, dim_ = 0, classes_ = 0;
+  RowFormat format_;
+  std::int64_t rows_ = 0;
   std::vector<std::byte> host_x_;
   std::vector<float> host_a_;
   Array<std::byte> x_;
@@ -54,9 +55,7 @@ class Packed {
 
 class Pool {
  public:
-  // Collective. x: own rows of `type`, a: their residuals for outer geometry (or empty); both may be absent.
-  Pool(const Comm& comm, Backend& backend, Columns columns, Element type, std::int64_t dim, Array<std::byte> x,
-       std::int64_t classes, Array<float> a);
+  Pool(const Comm& comm, Backend& backend, Columns columns, RowStore store);  // collective
   Pool(Pool&&) = default;
   Pool& operator=(Pool&&) = default;
 
@@ -69,19 +68,24 @@ class Pool {
     return count / comm_->size() + 1;
   }
   std::int64_t own() const { return static_cast<std::int64_t>(columns.rows.size()); }
-  std::int64_t dim() const { return dim_; }
-  std::int64_t classes() const { return classes_; }
+  std::int64_t dim() const { return store_.format().dim; }
+  std::int64_t classes() const { return store_.format().classes; }
 
   Columns columns;  // of the own rows; `rows` and `role` stay as they are
 
+  const RowStore& store() const { return store_; }  // the vectors of the own rows
+  // Collective. How many rows to fetch together, `most` at most: what the memory of every rank has room for.
+  std::int64_t at_once(std::int64_t most) const {
+    return -static_cast<std::int64_t>(comm_->max(-static_cast<double>(store_.at_once(most))));
+  }
+
   // Backend memory.
-  Vectors vectors() const;
   const std::int64_t* global_rows() const { return device_rows_.data(); }
   Array<std::uint8_t> selectable() const;                                        // 1 for candidates
   Array<double> device(const std::optional<std::vector<double>>& column) const;  // absent: no memory
   Array<double> squared_norms() const;                                           // of the rows: |x|^2, or |a|^2 |x|^2
 
-  void make_unit();  // divides x of each row by its 2-norm; a zero row stays zero
+  void make_unit() { store_.make_unit(); }
 
   // Collective. The rows with keep[i] != 0, on the same ranks.
   Pool where(std::span<const std::uint8_t> keep) const;
@@ -99,7 +103,8 @@ class Pool {
   std::vector<std::byte> fetch_items(std::span<const std::int64_t> rows, const void* column, std::size_t item) const;
   template <Plain T>
   std::vector<T> fetch_column(std::span<const std::int64_t> rows, const std::vector<T>& column) const;
-  Packed own_rows() const;                                                    // not collective: x of all own rows
+  // Not collective. Calls visit(position, x) for all own rows in order, on the host.
+  void each_row(const std::function<void(std::int64_t own, std::span<const float> x)>& visit) const;
   std::vector<float> fetch_scores(std::span<const std::int64_t> rows) const;  // collective; NaN without the column
   // Calls visit(position among the own rows, position in `rows`) for each of `rows` that is here. Not collective.
   void for_own(std::span<const std::int64_t> rows, const std::function<void(std::int64_t, std::size_t)>& visit) const;
@@ -110,12 +115,8 @@ class Pool {
 
   const Comm* comm_;
   Backend* backend_;
-  Element type_;
-  std::int64_t dim_, classes_;
+  RowStore store_;
   std::int64_t total_rows_ = 0, total_candidates_ = 0, total_covered_ = 0;
-  Array<std::byte> x_;
-  Array<float> a_;
-  Array<double> x2_, a2_;
   Array<std::int64_t> device_rows_;
 };
 

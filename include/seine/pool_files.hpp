@@ -43,9 +43,6 @@ class PoolFiles {
   // Collective. Reads the headers (file number modulo ranks) and checks that files and datasets agree with each other
   // and with `needs`. `probabilities` wins over `logits` where a file has both.
   PoolFiles(const Comm& comm, std::vector<std::string> paths, const DatasetNames& names, const Needs& needs);
-  PoolFiles(PoolFiles&&) noexcept;
-  PoolFiles& operator=(PoolFiles&&) noexcept;
-  ~PoolFiles();
 
   const PoolShape& shape() const;
   const std::vector<std::string>& paths() const;
@@ -72,7 +69,7 @@ class PoolFiles {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // copies read the same files
 };
 
 }  // namespace seine

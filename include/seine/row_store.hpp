@@ -27,9 +27,11 @@ struct RowFormat {
 class RowSource {
  public:
   virtual ~RowSource() = default;
-  // Rows by global number, ascending; x and a are on the host. Calls may come from another thread, one at a time.
-  // Errors 65 and 74 where the files have changed since they were checked.
-  virtual void read(std::span<const std::int64_t> rows, std::byte* x, float* a) const = 0;
+  // Rows by global number, ascending; x and a are on the host. `labels`: the class that a residual is taken of, where it
+  // is not negative; empty: the predicted one everywhere. Calls may come from another thread, one at a time. Errors 65
+  // and 74 where the files have changed since they were checked.
+  virtual void read(std::span<const std::int64_t> rows, std::span<const std::int32_t> labels, std::byte* x,
+                    float* a) const = 0;
   // The same rows, divided by their 2-norms.
   virtual std::shared_ptr<const RowSource> unit() const = 0;
 };
@@ -71,7 +73,8 @@ class RowStore {
   // What is read again, from where, and the memory to keep the most wanted rows in.
   struct Stream {
     std::shared_ptr<const RowSource> source;
-    std::vector<std::int64_t> rows;  // global numbers, ascending
+    std::vector<std::int64_t> rows;    // global numbers, ascending
+    std::vector<std::int32_t> labels;  // of each row, or empty; see RowSource
     std::shared_ptr<Room> room;
   };
 
@@ -85,6 +88,8 @@ class RowStore {
   const RowFormat& format() const { return format_; }
   std::int64_t rows() const { return rows_; }
   bool resident() const { return !streamed_; }
+  // How many rows to ask for together, `most` at most: a few times so many fit beside what is kept.
+  std::int64_t at_once(std::int64_t most) const;
   Vectors vectors() const;  // of all rows, in backend memory; only where they are resident
 
   // All rows in order, piece by piece; only the last row of a piece may end a tile of 256 global rows, or all.
@@ -99,11 +104,12 @@ class RowStore {
 
   RowStore chosen(std::span<const std::int64_t> positions) const;  // ascending
   void make_unit();  // divides x by its 2-norm; a zero row stays zero. float32 without residuals
-  // How streamed rows of another pool are read; absent where this store is resident.
-  std::optional<Stream> stream_of(std::vector<std::int64_t> rows) const;
+  // How rows of another pool are read; absent where this store is resident.
+  std::optional<Stream> stream_of(std::vector<std::int64_t> rows, std::vector<std::int32_t> labels) const;
 
  private:
   struct Streamed;
+  RowStore gathered(std::span<const std::int64_t> positions) const;  // in memory
 
   Backend* backend_;
   RowFormat format_;
@@ -111,6 +117,7 @@ class RowStore {
   Array<std::byte> x_;
   Array<float> a_;
   Array<double> x2_, a2_;
+  Room::Part taken_;  // of resident rows of a streamed pool
   std::unique_ptr<Streamed> streamed_;
 };
 

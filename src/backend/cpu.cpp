@@ -36,14 +36,6 @@ std::int64_t rows_in(std::int64_t bytes, std::int64_t row_bytes, std::int64_t le
   return std::clamp(bytes / std::max<std::int64_t>(row_bytes, 1), least, most);
 }
 
-// Canonical squared norm in float64; `wide` receives the row.
-double squared_norm(const float* row, std::vector<double>& wide) {
-  std::copy(row, row + wide.size(), wide.begin());
-  double norm2 = 0;
-  row_kernels().wide_dots(&row, 1, wide.data(), 1, static_cast<std::int64_t>(wide.size()), &norm2);
-  return norm2;
-}
-
 // Picks that meet the rows of a tile together: few, so that they stay in the first-level cache.
 constexpr std::int64_t kPickChunk = 8;
 
@@ -337,23 +329,17 @@ class CpuBackend final : public Backend {
 
   void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override {
     for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
-      std::vector<double> wide(static_cast<std::size_t>(dim));
-      for (std::int64_t i = first; i < last; ++i) {
-        float* row = x + i * dim;
-        const double norm2 = squared_norm(row, wide);
-        if (!(norm2 > 0)) continue;
-        const double norm = std::sqrt(norm2);
-        for (std::int64_t c = 0; c < dim; ++c) row[c] = static_cast<float>(wide[static_cast<std::size_t>(c)] / norm);
-      }
+      std::vector<double> wide;
+      for (std::int64_t i = first; i < last; ++i) make_unit(x + i * dim, dim, wide);
     });
   }
 
   void squared_norms(const Field& x, std::int64_t rows, double* out) override {
     for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
       std::vector<float> scratch;
-      std::vector<double> wide(static_cast<std::size_t>(x.dim));
+      std::vector<double> wide;
       const float* values = float_rows(x, first, last - first, scratch);
-      for (std::int64_t i = first; i < last; ++i) out[i] = squared_norm(values + (i - first) * x.dim, wide);
+      for (std::int64_t i = first; i < last; ++i) out[i] = squared_norm(values + (i - first) * x.dim, x.dim, wide);
     });
   }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace seine {
 
@@ -30,6 +31,12 @@ const RowKernels* row_kernels_avx512();  // null where the compiler or the proce
 
 // Inner product in float64.
 double wide_dot(const double* x, const double* y, std::int64_t dim);
+
+// Canonical squared norm of a row in float64; `wide` receives the row.
+double squared_norm(const float* row, std::int64_t dim, std::vector<double>& wide);
+
+// Divides a row by its 2-norm, rounding to float32; a zero row stays zero. `wide` is scratch.
+void make_unit(float* row, std::int64_t dim, std::vector<double>& wide);
 
 // Bit i: values[i] < limit, for the first `count` of at most 32.
 std::uint32_t below(const float* values, std::int64_t count, float limit);

@@ -1,6 +1,8 @@
 // The row kernels on AVX2, the floor of every processor that we run on.
 #include <immintrin.h>
 
+#include <cmath>
+
 #include "backend/row_kernel_blocks.hpp"
 
 namespace seine {
@@ -77,6 +79,20 @@ double wide_dot(const double* x, const double* y, std::int64_t dim) {
   double out = 0;
   meet<Dot, Double4, 1, 1, double>(&x, 1, y, 1, dim, &out);
   return out;
+}
+
+double squared_norm(const float* row, std::int64_t dim, std::vector<double>& wide) {
+  wide.assign(row, row + dim);
+  double norm2 = 0;
+  row_kernels().wide_dots(&row, 1, wide.data(), 1, dim, &norm2);
+  return norm2;
+}
+
+void make_unit(float* row, std::int64_t dim, std::vector<double>& wide) {
+  const double norm2 = squared_norm(row, dim, wide);
+  if (!(norm2 > 0)) return;
+  const double norm = std::sqrt(norm2);
+  for (std::int64_t c = 0; c < dim; ++c) row[c] = static_cast<float>(wide[static_cast<std::size_t>(c)] / norm);
 }
 
 std::uint32_t below(const float* values, std::int64_t count, float limit) {

@@ -19,19 +19,18 @@ std::vector<double> distances2_to_mean(const Pool& pool) {
   std::vector<double> norms = pool.squared_norms().to_host();
   for (double& norm : norms) norm = std::sqrt(norm);
   const FixedPoint fixed = FixedPoint::for_sum(pool.rows(), largest_over(pool.comm(), norms));
-  const Packed all = pool.own_rows();
   std::vector<std::int64_t> sums(dim);
-  for (std::int64_t i = 0; i < pool.own(); ++i) {
-    const std::vector<float> row = all.row(i);
+  pool.each_row([&](std::int64_t, std::span<const float> row) {
     for (std::size_t c = 0; c < dim; ++c) sums[c] += fixed.of(row[c]);
-  }
+  });
   pool.comm().sum(sums);
   std::vector<float> mean;
   for (const std::int64_t sum : sums)
     mean.push_back(static_cast<float>(fixed.value(sum) / static_cast<double>(pool.rows())));
   std::vector<double> distances2;
-  for (std::int64_t i = 0; i < pool.own(); ++i)
-    distances2.push_back(canonical_distance2(all.row(i).data(), mean.data(), pool.dim()));
+  pool.each_row([&](std::int64_t, std::span<const float> row) {
+    distances2.push_back(canonical_distance2(row.data(), mean.data(), pool.dim()));
+  });
   return distances2;
 }
 
