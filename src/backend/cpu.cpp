@@ -123,21 +123,30 @@ class Places {
   const RowStates& rows_;
 };
 
-// Brings rows [first, last) up to date, chunk of picks by chunk. Rows that have fallen below the floor drop out.
-template <class Rule, class Interactions>
-std::int64_t apply_tile(Interactions interactions, std::int64_t first, std::int64_t last, const Picks& picks,
-                        double floor, const RowStates& states) {
-  const Places rows(states);
-  const std::int64_t total = picks.vectors.rows;
-  std::vector<std::int32_t> active, meeting;
-  std::int64_t chunk = total, met = 0;
-  for (std::int64_t row = first; row < last; ++row) {
-    if (!(rows.key(row) >= floor) || rows.seen(row) >= total) continue;
-    active.push_back(static_cast<std::int32_t>(row - first));
-    chunk = std::min<std::int64_t>(chunk, rows.seen(row));
+// Rows of [first, last) that have not seen all picks and may matter, and from which pick on one of them is behind.
+struct Active {
+  std::vector<std::int32_t> rows;  // counted from `first`
+  std::int64_t behind;
+
+  Active(std::int64_t first, std::int64_t last, std::int64_t total, double floor, const Places& places)
+      : behind(total) {
+    for (std::int64_t row = first; row < last; ++row) {
+      if (!(places.key(row) >= floor) || places.seen(row) >= total) continue;
+      rows.push_back(static_cast<std::int32_t>(row - first));
+      behind = std::min(behind, places.seen(row));
+    }
   }
-  for (; chunk < total && !active.empty(); chunk += kPickChunk) {
-    const std::int64_t end = std::min(total, chunk + kPickChunk);
+};
+
+// The active rows meet the picks [chunk, last), chunk by chunk. Those that have fallen below the floor drop out. Returns
+// how many pairs met.
+template <class Rule, class Interactions>
+std::int64_t meet_chunks(Interactions& interactions, std::vector<std::int32_t>& active, std::int64_t first,
+                         std::int64_t chunk, std::int64_t last, const Picks& picks, double floor, const Places& rows) {
+  std::int64_t met = 0;
+  std::vector<std::int32_t> meeting;
+  for (; chunk < last && !active.empty(); chunk += kPickChunk) {
+    const std::int64_t end = std::min(last, chunk + kPickChunk);
     meeting.clear();
     for (const std::int32_t i : active)
       if (rows.seen(first + i) < end) meeting.push_back(i);
@@ -159,6 +168,16 @@ std::int64_t apply_tile(Interactions interactions, std::int64_t first, std::int6
   return met;
 }
 
+// Brings rows [first, last) up to date.
+template <class Rule, class Interactions>
+std::int64_t apply_tile(Interactions interactions, std::int64_t first, std::int64_t last, const Picks& picks,
+                        double floor, const RowStates& states) {
+  const Places rows(states);
+  const std::int64_t total = picks.vectors.rows;
+  Active active(first, last, total, floor, rows);
+  return meet_chunks<Rule>(interactions, active.rows, first, active.behind, total, picks, floor, rows);
+}
+
 // How many pairs of row and pick may have to meet; of many rows, only an upper bound.
 std::int64_t work_of(std::int64_t rows, std::int64_t picks, double floor, const RowStates& states) {
   constexpr std::int64_t kFewRows = 4096;
@@ -171,7 +190,7 @@ std::int64_t work_of(std::int64_t rows, std::int64_t picks, double floor, const 
 }
 
 // The same for nearest picks whose distances from each other are known: by the triangle inequality, a pick at least
-// twice as far from the nearest one so far as the row is cannot be nearer, and the two do not meet.
+// twice as far from the nearest one so far as the row is cannot be nearer, and the two need not meet.
 class NearestOfCompared {
  public:
   NearestOfCompared(const float* x, const float* picks_x, const Picks& picks)
@@ -179,26 +198,25 @@ class NearestOfCompared {
         picks_x_(picks_x),
         picks_(picks),
         dim_(picks.vectors.x.dim),
-        slack_(4 * (1 + 8 * distance2_error(dim_))) {}
+        slack_(4 * (1 + 8 * distance2_error(dim_))),
+        blocks_(x, picks_x, dim_) {}
 
   // Chunk of picks by chunk, so that these stay in the cache for all rows of the tile.
   std::int64_t apply(std::int64_t first, std::int64_t last, double floor, const RowStates& states) {
     const Places rows(states);
     const std::int64_t total = picks_.vectors.rows;
-    std::vector<std::int64_t> active;
-    std::int64_t chunk = total;
-    for (std::int64_t row = first; row < last; ++row) {
-      if (!(rows.key(row) >= floor) || rows.seen(row) >= total) continue;
-      active.push_back(row);
-      chunk = std::min(chunk, rows.seen(row) / kChunk * kChunk);
-    }
+    Active active(first, last, total, floor, rows);
     met_ = 0;
-    for (; chunk < total && !active.empty(); chunk += kChunk) {
+    for (std::int64_t chunk = active.behind / kChunk * kChunk; chunk < total && !active.rows.empty(); chunk += kChunk) {
       const std::int64_t end = std::min(total, chunk + kChunk);
-      std::erase_if(active, [&](std::int64_t row) {
-        const std::int64_t seen = std::max(rows.seen(row), chunk);
+      if (most_may_be_nearer(active.rows, first, chunk, end, rows)) {
+        met_ += meet_chunks<Nearest>(blocks_, active.rows, first, chunk, end, picks_, floor, rows);
+        continue;
+      }
+      std::erase_if(active.rows, [&](std::int32_t i) {
+        const std::int64_t row = first + i, seen = std::max(rows.seen(row), chunk);
         if (seen >= end) return false;
-        row_ = x_ + (row - first) * dim_;
+        row_ = x_ + i * dim_;
         state_ = rows.state<Nearest>(row);
         const bool falls = falls_below(floor, rows.weight(row), seen, end - seen);
         rows.settle<Nearest>(row, state_, falls ? seen_ : end);
@@ -212,6 +230,20 @@ class NearestOfCompared {
   static constexpr std::int64_t kChunk = 32;
   static constexpr int kMeeting = 4;
   static constexpr double kSmallest = 1e-30;  // below, squares lose digits to underflow
+
+  // Whether so many pairs are left that blocks of rows and picks are faster than single rows with what each needs.
+  bool most_may_be_nearer(const std::vector<std::int32_t>& active, std::int64_t first, std::int64_t chunk,
+                          std::int64_t end, const Places& rows) {
+    std::int64_t pairs = 0, maybe = 0;
+    for (const std::int32_t i : active) {
+      const std::int64_t seen = std::max(rows.seen(first + i), chunk);
+      if (seen >= end) continue;
+      state_ = rows.state<Nearest>(first + i);
+      pairs += end - seen;
+      maybe += std::popcount(maybe_nearer(seen, end - seen));
+    }
+    return 3 * maybe > 2 * pairs;
+  }
 
   // Whether the row falls below the floor when it meets these picks, a few at a time; seen_: how many it has seen then.
   bool falls_below(double floor, double weight, std::int64_t first, std::int64_t count) {
@@ -251,6 +283,7 @@ class NearestOfCompared {
   const Picks& picks_;
   std::int64_t dim_;
   double slack_;
+  DenseDistances blocks_;
   const float* row_ = nullptr;  // the one that meets picks, and its state
   Nearest::State state_{};
   std::int64_t seen_ = 0, met_ = 0;
