@@ -63,13 +63,12 @@ class Certifier {
       for (const float score : scores) total += score;
       return total;
     };
-    std::vector<Candidate> mine;
-    for (std::size_t i = 0; i < pool_.columns.rows.size(); ++i)
-      if (pool_.columns.role[i] == Role::candidate) mine.push_back({(*pool_.columns.score)[i], pool_.columns.rows[i]});
     std::vector<float> best;
-    for (const Candidate& candidate : best_of(pool_.comm(), std::move(mine), batch_size()))
+    for (const Candidate& candidate : best_by_score(pool_, task_.best, batch_size()))
       best.push_back(static_cast<float>(candidate.value));
-    certificate_.random = random_mean([&](Rows rows) { return sum(pool_.fetch_column(rows, *pool_.columns.score)); });
+    certificate_.random = random_mean([&](Rows rows) {
+      return sum(task_.best ? task_.best->of(rows) : pool_.fetch_column(rows, *pool_.columns.score));
+    });
     conclude(sum(batch_.scores), sum(best), "sum of the best scores");
   }
 

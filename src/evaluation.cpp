@@ -224,6 +224,7 @@ Grounds load_grounds(const EvaluationRequest& request, const Comm& comm, Backend
   wanted.embeddings = opened.files.shape().dim > 0;
   wanted.unit_rows = request.normalize == Normalize::l2;
   wanted.copies = 4;
+  wanted.threads = std::max(1, request.pool.threads);
   Pool given = load(comm, backend, opened, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr).pool;
   Pool unit = unit_copy(given);
   if (wanted.embeddings) cover(given, unit, request, wanted, opened.files.shape());

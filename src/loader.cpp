@@ -1,41 +1,25 @@
 #include "seine/loader.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
-#include <cstring>
+#include <exception>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
+#include "backend/row_kernel.hpp"
+#include "backend/score_kernel.hpp"
+#include "backend/workers.hpp"
+#include "best.hpp"
 #include "file_rows.hpp"
+#include "fingerprint.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
 namespace {
-
-// 128-bit hash of rows that does not depend on the order in which they are read: hashes keyed by dataset and global row
-// are added.
-class Fingerprint {
- public:
-  void add(Dataset dataset, std::int64_t row, const void* content, std::size_t bytes) {
-    const std::uint64_t key = static_cast<std::uint64_t>(row) * 16 + static_cast<std::uint64_t>(dataset);
-    const XXH128_hash_t hash = XXH3_128bits_withSeed(content, bytes, key);
-    low_ += hash.low64;
-    high_ += hash.high64;
-  }
-  // Collective.
-  std::string text(const Comm& comm, const PoolShape& shape) const {
-    std::int64_t sums[2] = {static_cast<std::int64_t>(low_), static_cast<std::int64_t>(high_)};
-    comm.sum(sums);
-    const std::int64_t all[] = {sums[0], sums[1], shape.rows, shape.dim, shape.classes, shape.passes};
-    const XXH128_hash_t hash = XXH3_128bits(all, sizeof all);
-    return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
-  }
-
- private:
-  std::uint64_t low_ = 0, high_ = 0;
-};
 
 // The fields of the own rows while they are filled block by block.
 struct Fields {
@@ -63,118 +47,327 @@ std::optional<std::int64_t> room_for_vectors(const Comm& comm, const MemoryNeed&
   return static_cast<std::int64_t>(room);
 }
 
+// Consecutive own rows, whole tiles; `at` is the position of the first among the own rows.
+struct Block {
+  std::int64_t first, count, at;
+};
+
+std::vector<Block> blocks_of(const Ownership& own, std::int64_t row_bytes, std::int64_t bytes) {
+  constexpr std::int64_t tile = Ownership::kTileRows;
+  const std::int64_t rows = std::max<std::int64_t>(bytes / std::max<std::int64_t>(row_bytes, 1) / tile, 1) * tile;
+  std::vector<Block> blocks;
+  std::int64_t at = 0;
+  for (const Ownership::Run& run : own.runs())
+    for (std::int64_t i = 0; i < run.count; i += rows) {
+      blocks.push_back({run.first + i, std::min(rows, run.count - i), at});
+      at += blocks.back().count;
+    }
+  return blocks;
+}
+
+// The scores of rows as they are read, by one thread: of every row, or only the best candidates. For these a row is
+// scored in float64 only if a bound in float32 cannot rule it out: if it is not below what the best so far of any
+// thread have all reached.
+class Scorer {
+ public:
+  Scorer(const PoolShape& shape, ScoreKind kind, std::int64_t best, std::atomic<double>& floor)
+      : kind_(kind),
+        passes_(std::max<std::int64_t>(shape.passes, 1)),
+        classes_(shape.classes),
+        width_(passes_ * classes_),
+        wants_best_(best > 0),
+        best_(std::max<std::int64_t>(best, 1)),
+        floor_(floor) {}
+
+  // out[i]: of row i of `rows`.
+  void score_all(const Distributions& rows, float* out) {
+    for_steps(rows.count, [&](std::int64_t i, std::int64_t count) {
+      exact_(kind_, wide(rows, i, count), count, passes_, classes_, out + i);
+    });
+  }
+
+  // role[i]: of row i of `rows`.
+  void keep_best(const Distributions& rows, const Role* role) {
+    for_steps(rows.count, [&](std::int64_t i, std::int64_t count) {
+      const double floor = floor_.load(std::memory_order_relaxed);
+      const bool can_rule_out = floor > kNoCandidate.value;
+      if (can_rule_out) score_kernels().bounds(kind_, narrow(rows, i, count), count, passes_, classes_, values_.data());
+      chosen_.clear();
+      for (std::int64_t r = 0; r < count; ++r)
+        if (role[i + r] == Role::candidate && !(can_rule_out && values_[static_cast<std::size_t>(r)] < floor))
+          chosen_.push_back(i + r);
+      offer(rows);
+    });
+  }
+
+  std::vector<Candidate> best() { return wants_best_ ? best_.take() : std::vector<Candidate>(); }
+
+ private:
+  static constexpr std::int64_t kStepRows = 1024;
+
+  // Few rows at a time: they stay in the cache with their float64 copies, and the floor rises early.
+  template <class Work>
+  void for_steps(std::int64_t rows, const Work& work) {
+    const std::int64_t step = std::clamp<std::int64_t>(16384 / width_, 1, kStepRows);
+    values_.resize(static_cast<std::size_t>(step));
+    for (std::int64_t i = 0; i < rows; i += step) work(i, std::min(step, rows - i));
+  }
+
+  void offer(const Distributions& rows) {
+    if (chosen_.empty()) return;
+    const auto count = static_cast<std::int64_t>(chosen_.size());
+    wide_.resize(static_cast<std::size_t>(count * width_));
+    for (std::int64_t k = 0; k < count; ++k)
+      copy(rows, chosen_[static_cast<std::size_t>(k)], 1, wide_.data() + k * width_);
+    exact_(kind_, wide_.data(), count, passes_, classes_, values_.data());
+    for (std::size_t k = 0; k < chosen_.size(); ++k) best_.offer({values_[k], rows.first + chosen_[k]});
+    double known = floor_.load(std::memory_order_relaxed);
+    while (best_.floor() > known && !floor_.compare_exchange_weak(known, best_.floor(), std::memory_order_relaxed)) {
+    }
+  }
+
+  void copy(const Distributions& rows, std::int64_t first, std::int64_t count, double* out) const {
+    if (rows.narrow)
+      std::copy_n(rows.narrow + first * width_, count * width_, out);
+    else
+      std::copy_n(rows.wide + first * width_, count * width_, out);
+  }
+  const double* wide(const Distributions& rows, std::int64_t first, std::int64_t count) {
+    if (rows.wide) return rows.wide + first * width_;
+    wide_.resize(static_cast<std::size_t>(count * width_));
+    copy(rows, first, count, wide_.data());
+    return wide_.data();
+  }
+  const float* narrow(const Distributions& rows, std::int64_t first, std::int64_t count) {
+    if (rows.narrow) return rows.narrow + first * width_;
+    narrow_.resize(static_cast<std::size_t>(count * width_));
+    std::transform(rows.wide + first * width_, rows.wide + (first + count) * width_, narrow_.begin(),
+                   [](double x) { return static_cast<float>(x); });
+    return narrow_.data();
+  }
+
+  ScoreKind kind_;
+  std::int64_t passes_, classes_, width_;
+  bool wants_best_;
+  Best best_;
+  std::atomic<double>& floor_;  // of all threads
+  ExactScores exact_;
+  std::vector<std::int64_t> chosen_;
+  std::vector<float> values_, narrow_;
+  std::vector<double> wide_;
+};
+
+// Where the vectors of a block go: into the fields, or, where these are not host memory, to be copied there; null where
+// they are only checked and hashed.
+struct Target {
+  std::byte* x = nullptr;
+  float* a = nullptr;
+  std::int32_t* label = nullptr;  // class of each residual
+};
+
+// What one thread does with the blocks that it takes.
+class Reader {
+ public:
+  Reader(const OpenedPool& opened, const Wanted& wanted, std::atomic<double>& floor, std::vector<float>& scores)
+      : opened_(opened),
+        shape_(opened.files.shape()),
+        wanted_(wanted),
+        format_(row_format(shape_, wanted)),
+        scores_(scores),
+        fingerprint_(shape_.rows) {
+    if (wanted.score) scorer_.emplace(shape_, *wanted.score, wanted.best, floor);
+  }
+
+  void read(const Block& block, const Target& target) {
+    read_small(block);
+    if (wanted_.embeddings) read_embeddings(block, target.x);
+    if (wanted_.residuals || wanted_.score) read_probabilities(block, target);
+  }
+
+  const Fingerprint& fingerprint() const { return fingerprint_; }
+  double score_seconds() const { return score_seconds_; }
+  std::vector<Candidate> best() { return scorer_ ? scorer_->best() : std::vector<Candidate>(); }
+
+ private:
+  // Ids and labels: what makes a row of equal vectors another row.
+  void read_small(const Block& block) {
+    if (shape_.ids && shape_.text_ids) {
+      std::int64_t row = block.first;
+      for (const std::string& id : opened_.files.read_text_ids(block.first, block.count))
+        fingerprint_.add_text(Dataset::ids, row++, id);
+    } else if (shape_.ids) {
+      add_integers(Dataset::ids, block, opened_.files.read_integers(Dataset::ids, block.first, block.count));
+    }
+    if (!shape_.labels) return;
+    labels_ = opened_.files.read_integers(Dataset::labels, block.first, block.count);
+    add_integers(Dataset::labels, block, labels_);
+  }
+
+  void add_integers(Dataset dataset, const Block& block, const std::vector<std::int64_t>& values) {
+    fingerprint_.add(dataset, block.first, block.count, values.data(), sizeof values[0]);
+  }
+
+  void read_embeddings(const Block& block, std::byte* out) {
+    const bool in_place = out && format_.type == Element::f32;
+    const std::int64_t values = block.count * shape_.dim;
+    if (!in_place) rows_.resize(static_cast<std::size_t>(values));
+    float* x = in_place ? reinterpret_cast<float*>(out) : rows_.data();
+    opened_.files.read_embeddings(
+        block.first, block.count, {x, static_cast<std::size_t>(values)}, [&](std::int64_t first, std::int64_t count) {
+          fingerprint_.add(Dataset::embeddings, first, count, x + (first - block.first) * shape_.dim,
+                           static_cast<std::size_t>(shape_.dim) * sizeof(float));
+        });
+    if (out && !in_place) narrow(x, values, out);
+  }
+
+  void read_probabilities(const Block& block, const Target& target) {
+    const std::int64_t width = std::max<std::int64_t>(shape_.passes, 1) * shape_.classes;
+    opened_.files.visit_probabilities(block.first, block.count, room_, [&](const Distributions& rows) {
+      const void* content = rows.narrow ? static_cast<const void*>(rows.narrow) : rows.wide;
+      fingerprint_.add(Dataset::probabilities, rows.first, rows.count, content,
+                       static_cast<std::size_t>(width) * (rows.narrow ? sizeof(float) : sizeof(double)));
+      Stopwatch watch;
+      const std::int64_t at = block.at + rows.first - block.first;
+      if (wanted_.score && wanted_.best > 0)
+        scorer_->keep_best(rows, opened_.roles.data() + at);
+      else if (wanted_.score)
+        scorer_->score_all(rows, scores_.data() + at);
+      if (wanted_.residuals) write_residuals(rows, block, target);
+      score_seconds_ += watch.lap();
+    });
+  }
+
+  void write_residuals(const Distributions& rows, const Block& block, const Target& target) {
+    const std::int64_t passes = std::max<std::int64_t>(shape_.passes, 1), width = passes * shape_.classes;
+    row_.resize(static_cast<std::size_t>(width));
+    for (std::int64_t i = 0; i < rows.count; ++i) {
+      const std::int64_t in_block = rows.first + i - block.first, label = residual_class(rows.first + i, block);
+      if (target.label) target.label[in_block] = static_cast<std::int32_t>(label);
+      if (!target.a) continue;
+      if (rows.narrow)
+        std::copy_n(rows.narrow + i * width, width, row_.begin());
+      else
+        std::copy_n(rows.wide + i * width, width, row_.begin());
+      residual(row_.data(), passes, shape_.classes, label, target.a + in_block * shape_.classes);
+    }
+  }
+
+  // The class of a row's residual; -1: the predicted one.
+  std::int64_t residual_class(std::int64_t row, const Block& block) const {
+    const auto in_block = static_cast<std::size_t>(row - block.first);
+    if (!wanted_.residuals_by_label || !shape_.labels) return -1;
+    if (!is_covered(opened_.roles[static_cast<std::size_t>(block.at) + in_block]) || labels_[in_block] < 0) return -1;
+    if (labels_[in_block] >= shape_.classes)
+      throw Error(Exit::bad_data, fmt::format("{}: dataset \"labels\": expected a class below {}, found {}",
+                                              opened_.files.where(row), shape_.classes, labels_[in_block]));
+    return labels_[in_block];
+  }
+
+  const OpenedPool& opened_;
+  const PoolShape& shape_;
+  const Wanted& wanted_;
+  const RowFormat format_;
+  std::vector<float>& scores_;  // of the own rows
+  Fingerprint fingerprint_;
+  std::optional<Scorer> scorer_;
+  std::vector<double> room_, row_;
+  std::vector<float> rows_;           // of the block, where they do not go to their target as they are
+  std::vector<std::int64_t> labels_;  // of the block
+  double score_seconds_ = 0;
+};
+
 class Loading {
  public:
-  // resident: the vectors are kept; else they are only checked and hashed.
-  Loading(Backend& backend, const OpenedPool& opened, const Wanted& wanted, bool resident, const Console* console)
+  // room: for vectors that do not fit, which are only checked and hashed; absent: they fit.
+  Loading(Backend& backend, const OpenedPool& opened, const Wanted& wanted, std::optional<std::int64_t> room,
+          const Console* console)
       : backend_(backend),
         opened_(opened),
         shape_(opened.files.shape()),
         wanted_(wanted),
         format_(row_format(shape_, wanted)),
-        resident_(resident),
-        console_(console) {
+        room_(room),
+        console_(console),
+        workers_(std::max(1, wanted.threads)) {
     const std::int64_t own = opened.own.own();
-    if (resident) fields_.x = Array<std::byte>(backend, own * format_.x_bytes());
-    if (resident) fields_.a = Array<float>(backend, own * format_.classes);
-    if (!resident && wanted.residuals_by_label && shape_.labels) fields_.label.emplace();
-    if (wanted.score) fields_.score.resize(static_cast<std::size_t>(own));
+    if (!room) fields_.x = Array<std::byte>(backend, own * format_.x_bytes());
+    if (!room) fields_.a = Array<float>(backend, own * format_.classes);
+    if (room && wanted.residuals_by_label && shape_.labels) fields_.label.emplace(own);
+    if (wanted.score && wanted.best == 0) fields_.score.resize(static_cast<std::size_t>(own));
+    readers_.reserve(static_cast<std::size_t>(workers_.threads()));
+    for (int t = 0; t < workers_.threads(); ++t) readers_.emplace_back(opened, wanted, floor_, fields_.score);
   }
 
   void run() {
     const bool distributions = wanted_.residuals || wanted_.score;
-    const std::int64_t row_bytes =
-        (wanted_.embeddings ? shape_.dim * 4 : 0) + (distributions ? distribution_size() * 8 : 0);
-    std::int64_t at = 0;
-    for_blocks(opened_.own, row_bytes, [&](std::int64_t first, std::int64_t count) {
-      read_small(first, count);
-      if (wanted_.embeddings) read_embeddings(first, count, at);
-      if (distributions) read_probabilities(first, count, at);
-      at += count;
-      if (console_) console_->progress("read", at, opened_.own.own());
-    });
-    if (wanted_.unit_rows && wanted_.embeddings && resident_)
+    const std::int64_t width = distributions ? std::max<std::int64_t>(shape_.passes, 1) * shape_.classes : 0;
+    const std::int64_t row_bytes = ((wanted_.embeddings ? shape_.dim : 0) + width) * 4 + 16;
+    constexpr std::int64_t most = 4 << 20;
+    const std::vector<Block> blocks =
+        blocks_of(opened_.own, row_bytes, room_ ? std::min(most, *room_ / 4 / workers_.threads()) : most);
+    const bool in_place = room_ || backend_.is_host_memory() || (format_.row_bytes() == 0);
+    constexpr std::size_t kStagedBlocks = 16;
+    const std::size_t group = in_place ? blocks.size() : kStagedBlocks;
+    for (std::size_t first = 0; first < blocks.size(); first += group)
+      read_group(std::span(blocks).subspan(first, std::min(group, blocks.size() - first)), in_place);
+    if (wanted_.unit_rows && wanted_.embeddings && !room_)
       backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), opened_.own.own(), shape_.dim);
   }
 
   Fields& fields() { return fields_; }
-  const Fingerprint& fingerprint() const { return fingerprint_; }
-  double score_seconds() const { return score_seconds_; }
+  Fingerprint fingerprint() const {
+    Fingerprint all(shape_.rows);
+    for (const Reader& reader : readers_) all.add(reader.fingerprint());
+    return all;
+  }
+  double score_seconds() const {
+    double sum = 0;
+    for (const Reader& reader : readers_) sum += reader.score_seconds();
+    return sum / workers_.threads();
+  }
+  std::vector<Candidate> best() {
+    std::vector<Candidate> all;
+    for (Reader& reader : readers_) {
+      const std::vector<Candidate> some = reader.best();
+      all.insert(all.end(), some.begin(), some.end());
+    }
+    return all;
+  }
 
  private:
-  std::int64_t distribution_size() const { return std::max<std::int64_t>(shape_.passes, 1) * shape_.classes; }
-
-  // Ids and labels: what makes a row of equal vectors another row.
-  void read_small(std::int64_t first, std::int64_t count) {
-    if (shape_.ids && shape_.text_ids) {
-      const std::vector<std::string> ids = opened_.files.read_text_ids(first, count);
-      for (std::int64_t i = 0; i < count; ++i) {
-        const std::string& id = ids[static_cast<std::size_t>(i)];
-        fingerprint_.add(Dataset::ids, first + i, id.data(), id.size());
+  // Of several faults, that of the first block counts, whichever thread finds it.
+  void read_group(std::span<const Block> blocks, bool in_place) {
+    const std::int64_t start = blocks.front().at, rows = blocks.back().at + blocks.back().count - start;
+    std::vector<std::byte> staged_x(in_place ? 0 : static_cast<std::size_t>(rows * format_.x_bytes()));
+    std::vector<float> staged_a(in_place ? 0 : static_cast<std::size_t>(rows * format_.classes));
+    Target all{staged_x.data(), staged_a.data()};
+    if (in_place && !room_) all = {fields_.x.data() + start * format_.x_bytes(), fields_.a.data() + start * format_.classes};
+    const auto count = static_cast<std::int64_t>(blocks.size());
+    std::atomic<std::int64_t> done = start, faulty = count;
+    std::mutex mutex;
+    std::exception_ptr fault;
+    workers_.share(count, [&](std::int64_t b, int thread) {
+      if (b > faulty) return;
+      const Block& block = blocks[static_cast<std::size_t>(b)];
+      try {
+        Target target;
+        if (!room_)
+          target = {all.x + (block.at - start) * format_.x_bytes(), all.a + (block.at - start) * format_.classes};
+        if (fields_.label) target.label = fields_.label->data() + block.at;
+        readers_[static_cast<std::size_t>(thread)].read(block, target);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (b < faulty) fault = std::current_exception();
+        faulty = std::min<std::int64_t>(b, faulty);
       }
-    } else if (shape_.ids) {
-      add_integers(Dataset::ids, first, opened_.files.read_integers(Dataset::ids, first, count));
-    }
-    if (!shape_.labels) return;
-    labels_ = opened_.files.read_integers(Dataset::labels, first, count);
-    add_integers(Dataset::labels, first, labels_);
-  }
-
-  void add_integers(Dataset dataset, std::int64_t first, const std::vector<std::int64_t>& values) {
-    for (std::size_t i = 0; i < values.size(); ++i)
-      fingerprint_.add(dataset, first + static_cast<std::int64_t>(i), &values[i], sizeof values[i]);
-  }
-
-  void read_embeddings(std::int64_t first, std::int64_t count, std::int64_t at) {
-    std::vector<float>& block = embeddings_;
-    block.resize(static_cast<std::size_t>(count * shape_.dim));
-    opened_.files.read_embeddings(first, count, block);
-    const auto row_bytes = static_cast<std::size_t>(shape_.dim) * sizeof(float);
-    for (std::int64_t i = 0; i < count; ++i)
-      fingerprint_.add(Dataset::embeddings, first + i, block.data() + i * shape_.dim, row_bytes);
-    if (resident_) fields_.x.write(std::as_bytes(std::span<const float>(block)), at * static_cast<std::int64_t>(row_bytes));
-  }
-
-  void read_probabilities(std::int64_t first, std::int64_t count, std::int64_t at) {
-    std::vector<double>& block = probabilities_;
-    const std::int64_t width = distribution_size();
-    block.resize(static_cast<std::size_t>(count * width));
-    opened_.files.read_probabilities(first, count, block);
-    for (std::int64_t i = 0; i < count; ++i)
-      fingerprint_.add(Dataset::probabilities, first + i, block.data() + i * width,
-                       static_cast<std::size_t>(width) * sizeof(double));
-    Stopwatch watch;
-    const Array<double> p(backend_, std::span<const double>(block));
-    const std::int64_t passes = std::max<std::int64_t>(shape_.passes, 1);
-    if (wanted_.score) {
-      Array<float> score(backend_, count);
-      backend_.score(*wanted_.score, p.data(), count, passes, shape_.classes, score.data());
-      score.read(std::span(fields_.score).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(count)));
-    }
-    if (wanted_.residuals) {
-      const std::vector<std::int64_t> of_rows = residual_classes(first, count, at);
-      if (fields_.label) fields_.label->insert(fields_.label->end(), of_rows.begin(), of_rows.end());
-      if (!resident_) return;
-      const Array<std::int64_t> classes(backend_, std::span<const std::int64_t>(of_rows));
-      backend_.residuals(p.data(), classes.data(), count, passes, shape_.classes,
-                         fields_.a.data() + at * shape_.classes);
-    }
-    score_seconds_ += watch.lap();
-  }
-
-  // The class of each row's residual; -1: the predicted one.
-  std::vector<std::int64_t> residual_classes(std::int64_t first, std::int64_t count, std::int64_t at) const {
-    std::vector<std::int64_t> classes(static_cast<std::size_t>(count), -1);
-    if (!wanted_.residuals_by_label || !shape_.labels) return classes;
-    for (std::size_t i = 0; i < classes.size(); ++i) {
-      if (!is_covered(opened_.roles[static_cast<std::size_t>(at) + i]) || labels_[i] < 0) continue;
-      if (labels_[i] >= shape_.classes)
-        throw Error(Exit::bad_data,
-                    fmt::format("{}: dataset \"labels\": expected a class below {}, found {}",
-                                opened_.files.where(first + static_cast<std::int64_t>(i)), shape_.classes, labels_[i]));
-      classes[i] = labels_[i];
-    }
-    return classes;
+      done += block.count;
+      if (console_ && thread == 0) console_->progress("read", done, opened_.own.own());
+    });
+    if (fault) std::rethrow_exception(fault);
+    if (console_) console_->progress("read", done, opened_.own.own());
+    if (in_place) return;
+    fields_.x.write(staged_x, start * format_.x_bytes());
+    fields_.a.write(staged_a, start * format_.classes);
   }
 
   Backend& backend_;
@@ -182,14 +375,12 @@ class Loading {
   const PoolShape& shape_;
   const Wanted& wanted_;
   const RowFormat format_;
-  const bool resident_;
+  const std::optional<std::int64_t> room_;
   const Console* console_;
   Fields fields_;
-  Fingerprint fingerprint_;
-  std::vector<float> embeddings_;
-  std::vector<double> probabilities_;
-  std::vector<std::int64_t> labels_;  // of the block
-  double score_seconds_ = 0;
+  std::atomic<double> floor_ = kNoCandidate.value;
+  Workers workers_;
+  std::vector<Reader> readers_;  // one per thread
 };
 
 double now() {
@@ -197,12 +388,6 @@ double now() {
 }
 
 }  // namespace
-
-std::string combined_fingerprint(const std::string& one, const std::string& other) {
-  const std::string both = one + other;
-  const XXH128_hash_t hash = XXH3_128bits(both.data(), both.size());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
-}
 
 Stopwatch::Stopwatch() : since_(now()) {}
 
@@ -219,7 +404,7 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   const std::optional<std::int64_t> room =
       room_for_vectors(comm, memory_need(shape, opened.own.own(), wanted), memory_gib);
   const auto loading = comm.agree([&] {
-    auto mine = std::make_unique<Loading>(backend, opened, wanted, !room, console);
+    auto mine = std::make_unique<Loading>(backend, opened, wanted, room, console);
     mine->run();
     return mine;
   });
@@ -228,7 +413,7 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   for (const Ownership::Run& run : opened.own.runs())
     for (std::int64_t i = 0; i < run.count; ++i) columns.rows.push_back(run.first + i);
   columns.role = opened.roles;
-  if (wanted.score) columns.score = std::move(loading->fields().score);
+  if (wanted.score && wanted.best == 0) columns.score = std::move(loading->fields().score);
   columns.label = std::move(loading->fields().label);
   const RowFormat format = row_format(shape, wanted);
   const auto store = [&] {
@@ -244,7 +429,35 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
                               static_cast<double>(*room) / (1 << 30)));
   Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
-  return {std::move(pool), loading->fingerprint().text(comm, shape), watch.lap() - score_seconds, score_seconds};
+  std::string fingerprint = loading->fingerprint().text(comm, shape);
+  return {std::move(pool), std::move(fingerprint), watch.lap() - score_seconds, score_seconds, loading->best()};
+}
+
+std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind kind,
+                             std::span<const std::int64_t> rows) {
+  struct Scored {
+    std::int64_t place;
+    float score;
+  };
+  const std::vector<Scored> mine = pool.comm().agree([&] {
+    std::vector<std::pair<std::int64_t, std::size_t>> own;  // ascending: files and chunks are opened once
+    pool.for_own(rows, [&](std::int64_t, std::size_t i) { own.emplace_back(rows[i], i); });
+    std::sort(own.begin(), own.end());
+    std::atomic<double> floor = kNoCandidate.value;
+    Scorer scorer(files.shape(), kind, 0, floor);
+    std::vector<double> room;
+    std::vector<Scored> scored;
+    for (const auto& [row, place] : own)
+      files.visit_probabilities(row, 1, room, [&, at = place](const Distributions& one) {
+        scored.push_back({static_cast<std::int64_t>(at), 0});
+        scorer.score_all(one, &scored.back().score);
+      });
+    return scored;
+  });
+  std::vector<float> scores(rows.size());
+  for (const Scored& scored : pool.comm().gather(std::span<const Scored>(mine)))
+    scores[static_cast<std::size_t>(scored.place)] = scored.score;
+  return scores;
 }
 
 }  // namespace seine

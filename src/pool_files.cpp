@@ -33,6 +33,10 @@ std::int64_t stored_bytes(Kind kind) {
   return kind == Kind::f16 ? 2 : kind == Kind::f32 ? 4 : 8;
 }
 
+double tolerance_of(Kind kind) {  // of the sum of a distribution
+  return kind == Kind::f16 ? 1e-2 : 1e-3;
+}
+
 void softmax(double* p, std::int64_t classes) {
   const double largest = *std::max_element(p, p + classes);
   double sum = 0;
@@ -101,6 +105,7 @@ struct PoolFiles::Impl {
   void check_embeddings(const Slab& slab, const float* rows, const double* unrounded) const;
   void check_norms(const Slab& slab, const float* rows) const;
   void check_distributions(const Slab& slab, double* p) const;
+  void check_distributions(const Slab& slab, float* p) const;
   void check_logits(const Slab& slab, double* p) const;
 };
 
@@ -382,15 +387,20 @@ void PoolFiles::Impl::read_rounded(const Slab& slab, float* out) const {
   check_embeddings(slab, out, stored.data());
 }
 
-void PoolFiles::read_embeddings(std::int64_t first, std::int64_t count, std::span<float> out) const {
+void PoolFiles::read_embeddings(std::int64_t first, std::int64_t count, std::span<float> out,
+                                const Visit& visit) const {
   const std::int64_t dim = impl_->shape.dim;
   require(static_cast<std::int64_t>(out.size()) == count * dim, "room for the embeddings asked for");
   impl_->read_slabs(Dataset::embeddings, first, count, static_cast<std::size_t>(dim) * sizeof(float),
                     [&](const Impl::Slab& slab) {
                       float* rows = out.data() + slab.offset * dim;
-                      if (slab.column.kind == Kind::f64) return impl_->read_rounded(slab, rows);
-                      impl_->read_floats(slab, Dataset::embeddings, rows);
-                      impl_->check_embeddings(slab, rows, nullptr);
+                      if (slab.column.kind == Kind::f64) {
+                        impl_->read_rounded(slab, rows);
+                      } else {
+                        impl_->read_floats(slab, Dataset::embeddings, rows);
+                        impl_->check_embeddings(slab, rows, nullptr);
+                      }
+                      if (visit) visit(first + slab.offset, slab.count);
                     });
 }
 
@@ -442,7 +452,7 @@ void PoolFiles::Impl::read_embedding_rows(std::span<const std::int64_t> rows, st
 
 void PoolFiles::Impl::check_distributions(const Slab& slab, double* p) const {
   const std::int64_t classes = slab.column.width, passes = std::max<std::int64_t>(slab.column.passes, 1);
-  const double tolerance = slab.column.kind == Kind::f16 ? 1e-2 : 1e-3;
+  const double tolerance = tolerance_of(slab.column.kind);
   for (std::int64_t i = 0; i < slab.count * passes; ++i) {
     double* one = p + i * classes;
     const double sum = settle_distribution(one, classes);
@@ -459,6 +469,16 @@ void PoolFiles::Impl::check_distributions(const Slab& slab, double* p) const {
   }
 }
 
+// Nearly always there is nothing to raise and no sum near the tolerance, and float32 can tell.
+void PoolFiles::Impl::check_distributions(const Slab& slab, float* p) const {
+  const std::int64_t classes = slab.column.width, rows = slab.count * std::max<std::int64_t>(slab.column.passes, 1);
+  const double tolerance = tolerance_of(slab.column.kind);
+  if (are_distributions(p, rows, classes, tolerance)) return;
+  std::vector<double> wide(p, p + rows * classes);
+  check_distributions(slab, wide.data());
+  std::transform(wide.begin(), wide.end(), p, [](double x) { return static_cast<float>(x); });
+}
+
 void PoolFiles::Impl::check_logits(const Slab& slab, double* p) const {
   const std::int64_t classes = slab.column.width, per_row = slab.column.per_row(), elements = slab.count * per_row;
   if (!all_finite(p, elements)) {
@@ -468,18 +488,43 @@ void PoolFiles::Impl::check_logits(const Slab& slab, double* p) const {
   for (std::int64_t i = 0; i < elements; i += classes) softmax(p + i, classes);
 }
 
+void PoolFiles::visit_probabilities(std::int64_t first, std::int64_t count, std::vector<double>& room,
+                                    const std::function<void(const Distributions&)>& visit) const {
+  const std::int64_t per_row = impl_->shape.classes * std::max<std::int64_t>(impl_->shape.passes, 1);
+  impl_->read_slabs(Dataset::probabilities, first, count, static_cast<std::size_t>(per_row) * sizeof(float),
+                    [&](const Impl::Slab& slab) {
+                      const auto values = static_cast<std::size_t>(slab.count * per_row);
+                      Distributions rows{first + slab.offset, slab.count};
+                      if (slab.column.alternative || slab.column.kind == Kind::f64) {
+                        if (room.size() < values) room.resize(values);
+                        impl_->read_floats(slab, Dataset::probabilities, room.data());
+                        if (slab.column.alternative)
+                          impl_->check_logits(slab, room.data());
+                        else
+                          impl_->check_distributions(slab, room.data());
+                        rows.wide = room.data();
+                      } else {
+                        if (room.size() < (values + 1) / 2) room.resize((values + 1) / 2);
+                        auto* p = reinterpret_cast<float*>(room.data());
+                        impl_->read_floats(slab, Dataset::probabilities, p);
+                        impl_->check_distributions(slab, p);
+                        rows.narrow = p;
+                      }
+                      visit(rows);
+                    });
+}
+
 void PoolFiles::read_probabilities(std::int64_t first, std::int64_t count, std::span<double> out) const {
   const std::int64_t per_row = impl_->shape.classes * std::max<std::int64_t>(impl_->shape.passes, 1);
   require(static_cast<std::int64_t>(out.size()) == count * per_row, "room for the probabilities asked for");
-  impl_->read_slabs(Dataset::probabilities, first, count, static_cast<std::size_t>(per_row) * sizeof(double),
-                    [&](const Impl::Slab& slab) {
-                      double* p = out.data() + slab.offset * per_row;
-                      impl_->read_floats(slab, Dataset::probabilities, p);
-                      if (slab.column.alternative)
-                        impl_->check_logits(slab, p);
-                      else
-                        impl_->check_distributions(slab, p);
-                    });
+  std::vector<double> room;
+  visit_probabilities(first, count, room, [&](const Distributions& rows) {
+    double* to = out.data() + (rows.first - first) * per_row;
+    if (rows.narrow)
+      std::copy_n(rows.narrow, rows.count * per_row, to);
+    else
+      std::copy_n(rows.wide, rows.count * per_row, to);
+  });
 }
 
 std::vector<std::int64_t> PoolFiles::read_integers(Dataset dataset, std::int64_t first, std::int64_t count) const {

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <limits>
+
+#include "backend/score_kernel.hpp"
 
 namespace seine {
 
@@ -32,6 +35,22 @@ double settle_distribution(double* p, std::int64_t classes) {
   const double low = std::min(std::min(smallest[0], smallest[1]), std::min(smallest[2], smallest[3]));
   return low < kSmallestProbability ? std::numeric_limits<double>::quiet_NaN()
                                     : (lane[0] + lane[1]) + (lane[2] + lane[3]);
+}
+
+bool are_distributions(const float* p, std::int64_t rows, std::int64_t classes, double tolerance) {
+  std::uint32_t signs = 0;
+  for (std::int64_t i = 0; i < rows * classes; ++i) signs |= std::bit_cast<std::uint32_t>(p[i]);
+  if (signs >> 31 != 0) return false;
+  const double rounding = (static_cast<double>(classes) / 8 + 8) * 0x1p-24 * 1.02;
+  const auto most = static_cast<float>(tolerance - rounding - 0x1p-23);
+  float sums[256];
+  bool in_tolerance = true;
+  for (std::int64_t i = 0; i < rows; i += 256) {
+    const std::int64_t count = std::min<std::int64_t>(256, rows - i);
+    score_kernels().sums(p + i * classes, count, classes, sums);
+    for (std::int64_t j = 0; j < count; ++j) in_tolerance &= std::fabs(sums[j] - 1) <= most;
+  }
+  return in_tolerance;
 }
 
 bool is_utf8(std::string_view text) {

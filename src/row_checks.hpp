@@ -15,6 +15,10 @@ bool all_finite(const double* values, std::int64_t count);
 // Raises values in [-1e-6, 0) to 0; the sum, or NaN where a value lies below.
 double settle_distribution(double* p, std::int64_t classes);
 
+// Whether float32 can tell that every row of a [rows, classes] matrix is a distribution: no value below 0, and a sum of
+// 1 within the tolerance. False may also mean that it cannot.
+bool are_distributions(const float* p, std::int64_t rows, std::int64_t classes, double tolerance);
+
 bool is_utf8(std::string_view text);
 
 }  // namespace seine

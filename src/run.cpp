@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "fingerprint.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/ids.hpp"
@@ -61,9 +62,11 @@ Wanted wanted_by(const Request& request, const Entry& entry) {
   wanted.residuals = entry.outer;
   wanted.residuals_by_label = entry.residuals_by_label && entry.residuals_by_label(request);
   if (entry.score) wanted.score = entry.score;
+  if (entry.score && request.reduce == Reduce::exact) wanted.best = request.batch;
   if (request.score) wanted.score = score_kind(*request.score);
   wanted.batch = request.batch;
   wanted.row_state = state_of(entry.objective);
+  wanted.threads = std::max(1, request.pool.threads);
   wanted.copies = request.reduce == Reduce::merge || request.keep ? 3 : 1;
   return wanted;
 }
@@ -85,6 +88,7 @@ Input read_input(const Request& request, const Entry& entry, const Comm& comm, B
   Input input{std::move(opened), std::move(pool), std::nullopt};
   if (request.pool.labelled_pool.empty() || !entry.cover) return input;
   wanted.score.reset();
+  wanted.best = 0;
   const OpenedPool labelled = open_labelled_pool(comm, request.pool, entry.needs, input.opened.files.shape());
   input.outside.emplace(load(comm, backend, labelled, wanted, request.pool.memory_gib, nullptr));
   return input;
@@ -95,13 +99,9 @@ Pool kept(const Pool& pool, double keep, std::int64_t batch) {
   const double wanted = std::ceil(keep * static_cast<double>(batch));
   const auto most = static_cast<double>(pool.candidates());
   const std::int64_t count = wanted < most ? static_cast<std::int64_t>(wanted) : pool.candidates();
-  std::vector<Candidate> mine;
-  std::vector<std::int64_t> rows;
-  for (std::size_t i = 0; i < pool.columns.rows.size(); ++i) {
+  std::vector<std::int64_t> rows = rows_of(best_by_score(pool, nullptr, count));
+  for (std::size_t i = 0; i < pool.columns.rows.size(); ++i)
     if (is_covered(pool.columns.role[i])) rows.push_back(pool.columns.rows[i]);
-    if (pool.columns.role[i] == Role::candidate) mine.push_back({(*pool.columns.score)[i], pool.columns.rows[i]});
-  }
-  for (const std::int64_t row : rows_of(best_of(pool.comm(), std::move(mine), count))) rows.push_back(row);
   return pool.only(rows);
 }
 
@@ -161,6 +161,10 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   Prior prior;
   if (input.outside) prior.outside = &input.outside->pool;
   task.prior = &prior;
+  BestScores scores{std::move(input.pool.best), [&](std::span<const std::int64_t> rows) {
+                      return scores_of(whole, input.opened.files, *entry.score, rows);
+                    }};
+  if (entry.score && request.reduce == Reduce::exact) task.best = &scores;
 
   std::optional<Pool> best;
   if (request.keep) best.emplace(kept(whole, *request.keep, task.batch));

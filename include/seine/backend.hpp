@@ -91,9 +91,10 @@ class Backend {
 
   virtual ~Backend() = default;
 
-  virtual std::string name() const = 0;          // "cpu", "cuda", "checked"
-  virtual std::string describe() const = 0;      // one line for the log: device, threads, instruction set
-  virtual std::size_t memory_bytes() const = 0;  // of the device; 0: the host's
+  virtual std::string name() const = 0;                  // "cpu", "cuda", "checked"
+  virtual std::string describe() const = 0;              // one line for the log: device, threads, instruction set
+  virtual std::size_t memory_bytes() const = 0;          // of the device; 0: the host's
+  virtual bool is_host_memory() const { return false; }  // host code may touch backend memory, from any thread
 
   // --- memory ---
   virtual void* allocate(std::size_t bytes) = 0;  // Error 71 with the numbers; at least 64-byte aligned

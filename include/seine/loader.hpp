@@ -1,9 +1,13 @@
-// From pool files to a Pool: every rank reads its own rows, block by block, scores them on the way, and keeps what the
-// strategy needs.
+// From pool files to a Pool: every rank reads its own rows, scores them on the way, and keeps what the strategy needs.
+// Each thread takes blocks of rows and does everything with them while they are in its cache, so reading, checking,
+// hashing and scoring overlap. Scores are computed on the host, whatever the device: a row is looked at once, which
+// costs no more than sending it.
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "seine/console.hpp"
 #include "seine/input.hpp"
@@ -16,6 +20,7 @@ struct Loaded {
   Pool pool;
   std::string fingerprint;  // of the content read, whatever the sharding
   double read_seconds = 0, score_seconds = 0;
+  std::vector<Candidate> best;  // where wanted: this rank's best candidates; the pool has no scores then
 };
 
 // Collective. Vectors that do not fit `memory_gib` on some rank are streamed on all: read again when they are asked for.
@@ -23,8 +28,9 @@ struct Loaded {
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
             std::optional<double> memory_gib, const Console* console);
 
-// The fingerprint of two pools that were read together.
-std::string combined_fingerprint(const std::string& one, const std::string& other);
+// Collective. Scores of single rows by global number, in the order given: read again, where the pool has none.
+std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind kind,
+                             std::span<const std::int64_t> rows);
 
 // Seconds since it was made or last read.
 class Stopwatch {

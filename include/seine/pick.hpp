@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "seine/console.hpp"
@@ -16,6 +18,12 @@ namespace seine {
 
 struct Prior;
 
+// The scores of a pool of which only the best were wanted.
+struct BestScores {
+  std::vector<Candidate> mine;  // this rank's best candidates, as many as the batch
+  std::function<std::vector<float>(std::span<const std::int64_t> rows)> of;  // collective: of any rows of the pool
+};
+
 // One run of a strategy on one pool: the whole of it, a partition, or a union of picks.
 struct Task {
   const Request& request;
@@ -25,6 +33,7 @@ struct Task {
   bool unit_rows = false;  // embeddings were divided by their 2-norm
   const Prior* prior = nullptr;
   const Pool* ground = nullptr;      // rows whose coverage counts; null: the pool itself
+  const BestScores* best = nullptr;  // instead of the pool's scores
   const Console* console = nullptr;  // on rank 0 of the job, else null
 
   std::string parameter(std::string_view name) const { return seine::parameter(entry, request.set, name); }
@@ -39,6 +48,12 @@ struct Picked {
   std::vector<double> represents;        // D^2 races: weight of the pool's rows nearest to each pick
   double farthest = Certificate::kNone;  // largest key that is left over all rows, candidates or not
 };
+
+// Collective. The `count` best (value, row) among the candidates, best first.
+std::vector<Candidate> best_candidates(const Pool& pool, const std::function<Candidate(std::int64_t own)>& value,
+                                       std::int64_t count);
+// Collective. The same by score, wherever the scores are.
+std::vector<Candidate> best_by_score(const Pool& pool, const BestScores* best, std::int64_t count);
 
 // No interaction between picks: the `batch` best (value, row) among the candidates.
 Picked pick_best(Pool& pool, const std::function<Candidate(std::int64_t own)>& value, const Task& task,

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -38,6 +39,13 @@ struct PoolShape {
   std::string embeddings_type, probabilities_type;  // "float16", "float32", "float64", "mixed", or "" where absent
 };
 
+// Rows [first, first + count) of probabilities as they were read and checked, [count, max(passes, 1), classes].
+struct Distributions {
+  std::int64_t first = 0, count = 0;
+  const float* narrow = nullptr;  // where float32 holds what is stored,
+  const double* wide = nullptr;   // else this; the other one is null
+};
+
 class PoolFiles {
  public:
   // Collective. Reads the headers (file number modulo ranks) and checks that files and datasets agree with each other
@@ -50,13 +58,18 @@ class PoolFiles {
 
   // Not collective, and several threads may read at once. Reads and checks `count` rows; any range, over any number of
   // files.
-  void read_embeddings(std::int64_t first, std::int64_t count,
-                       std::span<float> out) const;  // [count, dim], finite, squared norms < 8.5e37
+  // [count, dim], finite, squared norms < 8.5e37. `visit` sees the rows while they are still in the cache.
+  using Visit = std::function<void(std::int64_t first, std::int64_t count)>;
+  void read_embeddings(std::int64_t first, std::int64_t count, std::span<float> out, const Visit& visit = {}) const;
   // Single rows by global number, ascending: [rows, dim] as float32 or, where every file stores it, as float16. For
   // rows that were read and checked before: nothing is checked again.
   void read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const;
-  // [count, max(passes, 1), classes] as given, as float64: finite, >= -1e-6 (then >= 0), each distribution sums to 1
-  // within 1e-3 (1e-2 where stored as float16). Softmax already applied where the pool has logits.
+  // Probabilities as given: finite, >= -1e-6 (then >= 0), each distribution sums to 1 within 1e-3 (1e-2 where stored as
+  // float16). Softmax already applied, in float64, where the pool has logits. Piece by piece, in order, while they are
+  // still in the cache; `room` is where they lie.
+  void visit_probabilities(std::int64_t first, std::int64_t count, std::vector<double>& room,
+                           const std::function<void(const Distributions&)>& visit) const;
+  // The same as float64, all at once: [count, max(passes, 1), classes].
   void read_probabilities(std::int64_t first, std::int64_t count, std::span<double> out) const;
   std::vector<std::int64_t> read_integers(Dataset dataset, std::int64_t first,
                                           std::int64_t count) const;  // ids, labels, classes, groups

@@ -18,9 +18,11 @@ struct Wanted {
   bool residuals = false;           // of the prediction, for gradient embeddings
   bool residuals_by_label = false;  // covered rows take their label, where they have one, for the prediction
   std::optional<ScoreKind> score;
+  std::int64_t best = 0;       // > 0: of the scores only this many best candidates, which is much quicker
   double copies = 1;           // how often the vectors are in memory at most, if they are (merges move them once)
   std::int64_t batch = 0;      // picks that are kept beside the rows
   std::int64_t row_state = 0;  // bytes that an engine keeps of each row
+  int threads = 1;
 };
 
 RowFormat row_format(const PoolShape& shape, const Wanted& wanted);

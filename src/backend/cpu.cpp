@@ -14,13 +14,16 @@
 #include <vector>
 
 #include "backend/row_kernel.hpp"
+#include "backend/score_kernel.hpp"
 #include "backend/workers.hpp"
+#include "best.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
 namespace {
 
 constexpr std::int64_t kTileRows = 256;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 // Rows of `field` as float32: in place, or widened into `scratch`.
 const float* float_rows(const Field& field, std::int64_t first, std::int64_t count, std::vector<float>& scratch) {
@@ -292,32 +295,6 @@ class NearestOfCompared {
   const float* pick_[kMeeting];
 };
 
-// The best `count` of what is offered, in bounded memory.
-class Best {
- public:
-  explicit Best(std::int64_t count) : count_(static_cast<std::size_t>(count)) {}
-  void offer(const Candidate& candidate) {
-    if (full_ && !beats(candidate, worst_)) return;
-    kept_.push_back(candidate);
-    if (kept_.size() >= 2 * count_ + 64) shrink();
-  }
-  void shrink() {
-    if (kept_.size() <= count_) return;
-    const auto nth = kept_.begin() + static_cast<std::ptrdiff_t>(count_);
-    std::nth_element(kept_.begin(), nth - 1, kept_.end(), beats);
-    kept_.erase(nth, kept_.end());
-    worst_ = kept_.back();
-    full_ = true;
-  }
-  std::vector<Candidate>& kept() { return kept_; }
-
- private:
-  std::size_t count_;
-  std::vector<Candidate> kept_;
-  Candidate worst_ = kNoCandidate;
-  bool full_ = false;
-};
-
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const BackendOptions& options) : workers_(std::max(1, options.threads)) {}
@@ -328,14 +305,14 @@ class CpuBackend final : public Backend {
            row_kernels().name;
   }
   std::size_t memory_bytes() const override { return 0; }
+  bool is_host_memory() const override { return true; }
 
   void* allocate(std::size_t bytes) override {
-    // Rows are visited here and there: with large pages, few of these visits miss the translation cache.
-    const std::size_t alignment = bytes < kHugePage ? 64 : kHugePage;
-    const std::size_t padded = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-    void* memory = std::aligned_alloc(alignment, padded);
-    if (memory && alignment == kHugePage) madvise(memory, padded, MADV_HUGEPAGE);
+    const std::size_t unit = bytes >= 2 * kHugePage ? kHugePage : 64;
+    const std::size_t size = (std::max<std::size_t>(bytes, 1) + unit - 1) / unit * unit;
+    void* memory = std::aligned_alloc(unit, size);
     if (!memory) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
+    if (unit == kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // fewer faults when it is filled; else nothing lost
     return memory;
   }
   void release(void* memory, std::size_t) noexcept override { std::free(memory); }
@@ -344,11 +321,8 @@ class CpuBackend final : public Backend {
 
   void score(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes,
              float* out) override {
-    with_score(kind, [&](auto score) {
-      for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t i = first; i < last; ++i)
-          out[i] = static_cast<float>(score(p + i * passes * classes, passes, classes));
-      });
+    for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
+      ExactScores{}(kind, p + first * passes * classes, last - first, passes, classes, out + first);
     });
   }
 
@@ -450,8 +424,8 @@ class CpuBackend final : public Backend {
     });
     std::vector<Candidate> all;
     for (Best& part : best) {
-      part.shrink();
-      all.insert(all.end(), part.kept().begin(), part.kept().end());
+      const std::vector<Candidate> kept_by_thread = part.take();
+      all.insert(all.end(), kept_by_thread.begin(), kept_by_thread.end());
     }
     const auto kept = std::min<std::size_t>(all.size(), static_cast<std::size_t>(count));
     std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end(), beats);
@@ -566,8 +540,6 @@ class CpuBackend final : public Backend {
   void for_tiles(std::int64_t rows, const Work& work) {
     for_tiles(rows, kTileRows, work);
   }
-
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
   Workers workers_;
 };

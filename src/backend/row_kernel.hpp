@@ -41,7 +41,8 @@ void make_unit(float* row, std::int64_t dim, std::vector<double>& wide);
 // Bit i: values[i] < limit, for the first `count` of at most 32.
 std::uint32_t below(const float* values, std::int64_t count, float limit);
 
-// float16 to float32, exactly.
+// float16 to float32, exactly, and back.
 void widen(const void* half, std::int64_t count, float* out);
+void narrow(const float* values, std::int64_t count, void* half);
 
 }  // namespace seine

@@ -115,4 +115,12 @@ void widen(const void* half, std::int64_t count, float* out) {
   for (; i < count; ++i) out[i] = _cvtsh_ss(h[i]);
 }
 
+void narrow(const float* values, std::int64_t count, void* half) {
+  auto* h = static_cast<std::uint16_t*>(half);
+  std::int64_t i = 0;
+  for (; i + 8 <= count; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(h + i), _mm256_cvtps_ph(_mm256_loadu_ps(values + i), 0));
+  for (; i < count; ++i) h[i] = _cvtss_sh(values[i], 0);
+}
+
 }  // namespace seine

@@ -6,12 +6,10 @@ namespace seine {
 namespace {
 
 Picked pick_by_score(Pool& pool, const Task& task) {
-  const std::vector<float>& score = *pool.columns.score;
-  const auto value = [&](std::int64_t own) {
-    const auto i = static_cast<std::size_t>(own);
-    return Candidate{score[i], pool.columns.rows[i]};
-  };
-  return pick_best(pool, value, task, [](const Candidate& candidate) { return candidate.value; });
+  Picked picked;
+  for (const Candidate& candidate : best_by_score(pool, task.best, task.batch))
+    picked.selection.add(candidate.row, static_cast<float>(candidate.value), candidate.value);
+  return picked;
 }
 
 Entry score_entry(ScoreKind kind) {
