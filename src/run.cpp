@@ -59,6 +59,7 @@ Wanted wanted_by(const Request& request, const Entry& entry) {
   wanted.embeddings = entry.needs.embeddings;
   wanted.unit_rows = request.normalize == Normalize::by_strategy ? entry.unit_rows : request.normalize == Normalize::l2;
   if (entry.ground_rows) wanted.unit_rows = true;  // a cosine, whatever the norms
+  wanted.half_rows = entry.objective == Objective::radius || entry.objective == Objective::potential;
   wanted.residuals = entry.outer;
   wanted.residuals_by_label = entry.residuals_by_label && entry.residuals_by_label(request);
   if (entry.score) wanted.score = entry.score;

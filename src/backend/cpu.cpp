@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -140,6 +141,16 @@ struct Active {
     }
   }
 };
+
+// Rows [first, last) as float32: in place, or the active ones widened, each in its place.
+const float* active_rows(const Field& rows, std::int64_t first, std::int64_t last, const Active& active,
+                         std::unique_ptr<float[]>& wide) {
+  const Field tile = rows.from(first);
+  if (tile.type == Element::f32) return static_cast<const float*>(tile.data);
+  wide = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>((last - first) * tile.dim));
+  for (const std::int32_t i : active.rows) widen(tile.from(i).data, tile.dim, wide.get() + i * tile.dim);
+  return wide.get();
+}
 
 // The active rows meet the picks [chunk, last), chunk by chunk. Those that have fallen below the floor drop out. Returns
 // how many pairs met.
@@ -376,8 +387,8 @@ class CpuBackend final : public Backend {
     const std::int64_t tile = small ? rows.rows : rows_in(1 << 18, rows.x.dim * 4, 16, kTileRows);
     std::atomic<std::int64_t> met = 0;
     for_tiles(rows.rows, tile, [&](std::int64_t first, std::int64_t last) {
-      std::vector<float> scratch;
-      const float* x = float_rows(rows.x, first, last - first, scratch);
+      std::unique_ptr<float[]> wide;
+      const float* x = active_rows(rows.x, first, last, Active(first, last, v.rows, floor, Places(states)), wide);
       met += with_rule(rule, [&](auto r) {
         using Rule = decltype(r);
         if constexpr (!Rule::uses_distance)
