@@ -209,7 +209,7 @@ void cover(Pool& given, Pool& unit, const EvaluationRequest& request, const Want
   std::optional<Pool> outside, unit_outside;
   if (!pool.labelled_pool.empty()) {
     const OpenedPool labelled = open_labelled_pool(given.comm(), pool, {.embeddings = true}, shape);
-    outside.emplace(load(given.comm(), given.backend(), labelled, wanted, pool.memory_gib, nullptr).pool);
+    outside.emplace(load(given.comm(), given.backend(), labelled, wanted, pool, nullptr).pool);
     unit_outside.emplace(unit_copy(*outside));
     prior.outside = &*outside;
     unit_prior.outside = &*unit_outside;
@@ -225,7 +225,7 @@ Grounds load_grounds(const EvaluationRequest& request, const Comm& comm, Backend
   wanted.unit_rows = request.normalize == Normalize::l2;
   wanted.copies = 4;
   wanted.threads = std::max(1, request.pool.threads);
-  Pool given = load(comm, backend, opened, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr).pool;
+  Pool given = load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr).pool;
   Pool unit = unit_copy(given);
   if (wanted.embeddings) cover(given, unit, request, wanted, opened.files.shape());
   Pool rest = uncovered(given, request), unit_rest = uncovered(unit, request);

@@ -31,9 +31,10 @@ struct Fields {
 
 // What is left for vectors beside what every row needs; absent where all vectors fit.
 std::optional<std::int64_t> room_for_vectors(const Comm& comm, const MemoryNeed& need,
-                                             std::optional<double> memory_gib) {
-  if (!memory_gib) return std::nullopt;
-  const double memory = *memory_gib * (1 << 30), in_use = static_cast<double>(resident_bytes());
+                                             const PoolRequest& request) {
+  if (request.stream_room) return request.stream_room;
+  if (!request.memory_gib) return std::nullopt;
+  const double memory = *request.memory_gib * (1 << 30), in_use = static_cast<double>(resident_bytes());
   const double room = -comm.max(in_use + static_cast<double>(need.least()) - memory);
   const double largest = comm.max(static_cast<double>(need.vectors));
   comm.agree([&] {
@@ -41,7 +42,7 @@ std::optional<std::int64_t> room_for_vectors(const Comm& comm, const MemoryNeed&
     throw Error(Exit::system,
                 fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
                             "{:.3f}: use more ranks or more memory",
-                            (memory - room) / (1 << 30), *memory_gib));
+                            (memory - room) / (1 << 30), *request.memory_gib));
   });
   if (room >= largest) return std::nullopt;
   return static_cast<std::int64_t>(room);
@@ -398,11 +399,11 @@ double Stopwatch::lap() {
 }
 
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
-            std::optional<double> memory_gib, const Console* console) {
+            const PoolRequest& request, const Console* console) {
   Stopwatch watch;
   const PoolShape& shape = opened.files.shape();
   const std::optional<std::int64_t> room =
-      room_for_vectors(comm, memory_need(shape, opened.own.own(), wanted), memory_gib);
+      room_for_vectors(comm, memory_need(shape, opened.own.own(), wanted), request);
   const auto loading = comm.agree([&] {
     auto mine = std::make_unique<Loading>(backend, opened, wanted, room, console);
     mine->run();

@@ -85,13 +85,13 @@ Input read_input(const Request& request, const Entry& entry, const Comm& comm, B
                  const Console& console) {
   Wanted wanted = wanted_by(request, entry);
   OpenedPool opened = open_pool(comm, request.pool, needs_of(request, entry), console);
-  Loaded pool = load(comm, backend, opened, wanted, request.pool.memory_gib, comm.is_root() ? &console : nullptr);
+  Loaded pool = load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr);
   Input input{std::move(opened), std::move(pool), std::nullopt};
   if (request.pool.labelled_pool.empty() || !entry.cover) return input;
   wanted.score.reset();
   wanted.best = 0;
   const OpenedPool labelled = open_labelled_pool(comm, request.pool, entry.needs, input.opened.files.shape());
-  input.outside.emplace(load(comm, backend, labelled, wanted, request.pool.memory_gib, nullptr));
+  input.outside.emplace(load(comm, backend, labelled, wanted, request.pool, nullptr));
   return input;
 }
 

@@ -1,8 +1,9 @@
-// Every strategy x {exact, merge} x ranks x threads x shards x {cpu, checked}: the same bytes. One launch covers all
+// Every strategy x {exact, merge} x ranks x threads x shards x {cpu, checked} x {resident, streamed}: the same bytes. One launch covers all
 // rank counts up to its own: the first n ranks run, the others wait at a barrier.
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 #include "selecting.hpp"
@@ -118,17 +119,26 @@ void expect_invariant(const Scenario& scenario, bool whole) {
     const Comm group = world().split(world().rank() < ranks ? 0 : 1);
     const std::string done = flag + std::to_string(ranks);
     if (world().rank() < ranks) {
+      const auto expect_same = [&](std::size_t p, const std::string& device, int threads,
+                                   std::optional<std::int64_t> stream_room) {
+        PoolRequest pool = pools[p];
+        pool.stream_room = stream_room;
+        for (std::size_t i = 0; i < all.size(); ++i) {
+          const Batch batch = select_on(group, all[i], pool, device, threads);
+          EXPECT_TRUE(bytes_of(batch) == want[i])
+              << name_of(all[i]) << ", " << ranks << " ranks, " << threads << " threads, " << shard_counts[p]
+              << " shards, " << device << (stream_room ? ", streamed: " : ": ")
+              << (world().is_root() ? difference(batch, reference[i]) : "");
+        }
+      };
       for (std::size_t p = 0; p < pools.size(); ++p)
         for (const char* device : {"cpu", "checked"})
-          for (const int threads : {1, 2}) {
-            if (!whole && (threads == 2) != (std::string(device) == "checked")) continue;
-            for (std::size_t i = 0; i < all.size(); ++i) {
-              const Batch batch = select_on(group, all[i], pools[p], device, threads);
-              EXPECT_TRUE(bytes_of(batch) == want[i])
-                  << name_of(all[i]) << ", " << ranks << " ranks, " << threads << " threads, " << shard_counts[p]
-                  << " shards, " << device << ": " << (world().is_root() ? difference(batch, reference[i]) : "");
-            }
-          }
+          for (const int threads : {1, 2})
+            if (whole || (threads == 2) == (std::string(device) == "checked"))
+              expect_same(p, device, threads, std::nullopt);
+      expect_same(0, "cpu", 1, 0);          // nothing stays but what always does
+      expect_same(1, "checked", 2, 20000);  // some rows stay
+      expect_same(2, "cpu", 2, 1 << 20);    // all could
       group.barrier();
       if (world().is_root()) write_text(done, "");
     }

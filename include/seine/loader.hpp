@@ -23,10 +23,10 @@ struct Loaded {
   std::vector<Candidate> best;  // where wanted: this rank's best candidates; the pool has no scores then
 };
 
-// Collective. Vectors that do not fit `memory_gib` on some rank are streamed on all: read again when they are asked for.
-// Error 71 with the numbers where not even what is known of every row fits.
+// Collective. Vectors that do not fit the request's memory on some rank are streamed on all: read again when they are
+// asked for. Error 71 with the numbers where not even what is known of every row fits.
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
-            std::optional<double> memory_gib, const Console* console);
+            const PoolRequest& request, const Console* console);
 
 // Collective. Scores of single rows by global number, in the order given: read again, where the pool has none.
 std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind kind,
