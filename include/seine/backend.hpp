@@ -80,6 +80,12 @@ struct Band {
   const float* below = nullptr;  // null: 1, the most there is
 };
 
+// A ground row, and how similar a candidate is to it.
+struct Near {
+  std::int32_t row;  // position among the ground rows
+  float similarity;
+};
+
 class Backend {
  public:
   static constexpr std::int64_t kExactRows = 65536;
@@ -126,15 +132,29 @@ class Backend {
   virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
                       void* host) = 0;
 
-  // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot) ---
+  // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot); gains stay below 2^53 ---
   // gains[j] = sum over the rows i of `band` of fixed(weight_i * min(s_ij, below_i)) - fixed(weight_i * above_i) where
   // s_ij > above_i: what candidate j adds between two levels of coverage. To the host.
   virtual void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                      const Field& candidates, std::int64_t count, std::int64_t* gains) = 0;
+  // The same over all `rows` ground rows above their coverage `best`, and where: near[j] counts the rows to which
+  // candidate j adds, and the first `room` of them that come are written to lists[j] (backend memory), in any order.
+  virtual void first_gains(const Field& ground, std::int64_t rows, const float* best, const double* weight,
+                           FixedPoint fixed, const Field& candidates, std::span<Near* const> lists, std::int64_t room,
+                           std::int64_t* gains, std::int64_t* near) = 0;
+  // The same again, later, from those lists alone; near[j]: their lengths. Rows that add nothing any more may be
+  // dropped from a list: no coverage falls.
+  virtual void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
+                            std::int64_t* near, std::int64_t* gains) = 0;
   // best_i = max(best_i, s_ij) over all picks j.
   virtual void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) = 0;
 
-  // --- second moments ---
+  // --- moments ---
+  // sums[c] = sum over the rows of fixed(factor_i * x_ic), below 2^53, to the host. float32 rows only.
+  virtual void weighted_sum(const Field& x, std::int64_t rows, const double* factor, FixedPoint fixed,
+                            std::int64_t* sums) = 0;
+  // Canonical inner product of each row with a vector, in float64. float32 rows only.
+  virtual void products(const Field& x, std::int64_t rows, const double* vector, double* out) = 0;
   // Rows [groups[g], groups[g + 1]) are one group: sum of float64 products x_ic * x_id in order of its rows, one fma
   // each. Adds fixed(that sum) of every group to sums[c * dim + d] for d <= c, on the host. float32 rows only.
   virtual void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) = 0;
