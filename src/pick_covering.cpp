@@ -26,17 +26,19 @@ class Coverage {
   const float* best() const { return best_.data(); }
   std::span<const float> on_host() const { return now_; }
 
-  // One more pick. Which rows it covers better is known from what changed.
+  // One more pick. Which rows it covers better is known from what changed, or from its list of near rows.
   void raise(const Packed& pick) {
     ++picks_;
     ground_.backend().raise(ground_.vectors().x, ground_.own(), pick.vectors().x, 1, best_.data());
-    const std::vector<float> before = std::move(now_);
-    now_ = best_.to_host();
-    for (std::size_t i = 0; i < now_.size(); ++i) {
-      if (!(now_[i] > before[i])) continue;
-      history_[i].push_back({picks_, now_[i]});
-      raised_at_[i] = picks_;
-    }
+    const std::vector<float> now = best_.to_host();
+    for (std::size_t i = 0; i < now.size(); ++i) raise_to(i, now[i]);
+  }
+  void raise(const Near* list, std::int64_t length) {
+    ++picks_;
+    ground_.backend().raise_listed(list, length, best_.data());
+    std::vector<Near> rows(static_cast<std::size_t>(length));
+    if (length > 0) ground_.backend().copy_out(rows.data(), list, rows.size() * sizeof(Near));
+    for (const Near& near : rows) raise_to(static_cast<std::size_t>(near.row), near.similarity);
   }
 
   // The rows that were covered better after `since` picks, in backend memory: between which levels each was raised.
@@ -75,6 +77,13 @@ class Coverage {
     Array<float> then, now;
     Band band;
   };
+
+  void raise_to(std::size_t row, float similarity) {
+    if (!(similarity > now_[row])) return;
+    now_[row] = similarity;
+    history_[row].push_back({picks_, similarity});
+    raised_at_[row] = picks_;
+  }
 
   const Pool& ground_;
   Array<float> best_;
@@ -192,7 +201,7 @@ class CoveringEngine {
  private:
   static constexpr std::int64_t kRowsPerDimension = 16;  // else the bound by moments costs too much of what it saves
   static constexpr std::int64_t kFront = 1024;
-  static constexpr std::int64_t kPart = 8;                         // a list has at most this part of the ground rows
+  static constexpr std::int64_t kPart = 4;                         // a list has at most this part of the ground rows
   static constexpr std::int64_t kBlock = 16, kLargestBlock = 512;  // candidates brought up to date together
 
   std::int64_t room_of_list() const {
@@ -365,9 +374,14 @@ class CoveringEngine {
     picked_.selection.add(winner.row, pool_.fetch_scores(row)[0],
                           fixed_.value(static_cast<std::int64_t>(winner.bound)));
     pool_.for_own(row, [&](std::int64_t own, std::size_t) { open_[static_cast<std::size_t>(own)] = 0; });
-    lists_.drop(winner.row);
-    coverage_.raise(pool_.fetch(row));
-    pairs_ += ground_.rows();
+    if (lists_.has(winner.row)) {
+      const NearLists::List& list = lists_.of(winner.row);
+      coverage_.raise(list.at, list.length);
+      lists_.drop(winner.row);
+    } else {
+      coverage_.raise(pool_.fetch(row));
+      pairs_ += ground_.rows();
+    }
     blocks_ = 0;
     task_.report(++picks_);
   }

@@ -146,6 +146,8 @@ class Backend {
   // dropped from a list: no coverage falls.
   virtual void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
                             std::int64_t* near, std::int64_t* gains) = 0;
+  // Coverage by a pick whose list this is: best_i = max(best_i, s_i) over its rows.
+  virtual void raise_listed(const Near* list, std::int64_t length, float* best) = 0;
   // best_i = max(best_i, s_ij) over all picks j.
   virtual void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) = 0;
 

@@ -104,6 +104,10 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     cpu_->listed_gains(lists, best, weight, fixed, near, gains);
   }
+  void raise_listed(const Near* list, std::int64_t length, float* best) override {
+    const Open open(*this);
+    cpu_->raise_listed(list, length, best);
+  }
   void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
     const Open open(*this);
     cpu_->raise(ground, rows, picks, count, best);

@@ -440,6 +440,10 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void raise_listed(const Near* list, std::int64_t length, float* best) override {
+    for (std::int64_t k = 0; k < length; ++k) best[list[k].row] = std::max(best[list[k].row], list[k].similarity);
+  }
+
   void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
     const auto* x = static_cast<const float*>(ground.data);
     const auto* y = static_cast<const float*>(picks.data);
