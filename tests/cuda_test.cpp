@@ -381,7 +381,7 @@ TEST_P(CudaLoops, FacilityLocation) {
         const Array<double> weight(on, normal<double>(random, rows(), 5));
         const Array<float> best(on, std::vector<float>(static_cast<std::size_t>(rows()), 0.0f));
         const Field x{ground.data(), Element::f32, dims}, y{candidates.data(), Element::f32, dims};
-        const FixedPoint fixed = FixedPoint::for_sum(rows(), 16);
+        const FixedPoint fixed = FixedPoint::for_sum(rows(), 16, 30);
         Bits bits;
         for (const std::int64_t raised : {std::int64_t{0}, std::min<std::int64_t>(count, 3)}) {
           on.raise(x, rows(), y, raised, best.data());
