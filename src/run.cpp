@@ -94,6 +94,15 @@ std::optional<Pool> ground_of(const Pool& pool, const Request& request, const En
   return pool.only(draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; }));
 }
 
+// What engines may use beside the pool: half of what `--memory` leaves, and of a device's own memory.
+std::int64_t memory_of_engines(const Request& request, const Pool& pool, const Backend& backend) {
+  constexpr double kGiB = 1 << 30, kPerRow = 64;  // columns
+  const double rows = static_cast<double>(pool.own()) * (static_cast<double>(pool.vectors().x.row_bytes()) + kPerRow);
+  double memory = std::max(0.0, request.pool.memory_gib.value_or(2 + rows / kGiB) * kGiB - rows) / 2;
+  if (backend.memory_bytes() > 0) memory = std::min(memory, static_cast<double>(backend.memory_bytes()) / 4);
+  return static_cast<std::int64_t>(memory);
+}
+
 }  // namespace
 
 void check_request(const Request& request) {
@@ -138,6 +147,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   Task task{request, entry};
   task.batch = std::min(request.batch, whole.candidates());
   task.unit_rows = wanted_by(request, entry).unit_rows;
+  task.memory = memory_of_engines(request, whole, backend);
   task.console = comm.is_root() ? &console : nullptr;
   Prior prior;
   if (input.outside) prior.outside = &input.outside->pool;
