@@ -420,22 +420,16 @@ class CpuBackend final : public Backend {
   void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
                     std::int64_t* near, std::int64_t* gains) override {
     const auto count = static_cast<std::int64_t>(lists.size());
-    constexpr std::int64_t kEntries = 1 << 15;  // less is not worth waking a thread
+    constexpr std::int64_t kEntries = 1 << 14;  // less is not worth waking a thread
     const bool small = std::accumulate(near, near + count, std::int64_t{0}) < kEntries;
     for_tiles(count, small ? count : 4, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t j = first; j < last; ++j) {
-        Near* const list = lists[j];
-        std::int64_t left = 0;
-        double sum = 0;
-        for (std::int64_t k = 0; k < near[j]; ++k) {
-          const Near here = list[k];
-          const float above = best[here.row];
-          sum += gain_between(above, 1, here.similarity, weight ? weight[here.row] : 1, fixed);
-          list[left] = here;
-          left += here.similarity > above;
-        }
-        near[j] = left;
-        gains[j] = static_cast<std::int64_t>(sum);
+        const GainSum sum = sum_listed_gains(lists[j], near[j], best, weight, fixed);
+        gains[j] = static_cast<std::int64_t>(sum.gain);
+        if (4 * sum.adding > 3 * near[j]) continue;
+        Near* const end = std::remove_if(lists[j], lists[j] + near[j],
+                                         [&](const Near& here) { return !(here.similarity > best[here.row]); });
+        near[j] = end - lists[j];
       }
     });
   }

@@ -46,6 +46,9 @@ struct GainSum {
   std::int64_t adding;
 };
 GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed, Near* near);
+// The same over a list, where `best` is how far each ground row is covered; weight: of each, null: 1.
+GainSum sum_listed_gains(const Near* list, std::int64_t count, const float* best, const double* weight,
+                         FixedPoint fixed);
 
 // Inner product in float64.
 double wide_dot(const double* x, const double* y, std::int64_t dim);
