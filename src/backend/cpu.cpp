@@ -199,6 +199,17 @@ class GroundTile {
   std::vector<Near> near_;
 };
 
+// Keeps the rows of a list that still add; how many.
+std::int64_t drop_rows(Near* list, std::int64_t length, const float* best) {
+  std::int64_t kept = 0;
+  for (std::int64_t k = 0; k < length; ++k) {
+    const Near here = list[k];
+    list[kept] = here;
+    kept += here.similarity > best[here.row];  // no branch: it would be guessed wrongly
+  }
+  return kept;
+}
+
 // Integers below 2^53 that several threads add to, as float64.
 class SumsOfThreads {
  public:
@@ -426,10 +437,7 @@ class CpuBackend final : public Backend {
       for (std::int64_t j = first; j < last; ++j) {
         const GainSum sum = sum_listed_gains(lists[j], near[j], best, weight, fixed);
         gains[j] = static_cast<std::int64_t>(sum.gain);
-        if (4 * sum.adding > 3 * near[j]) continue;
-        Near* const end = std::remove_if(lists[j], lists[j] + near[j],
-                                         [&](const Near& here) { return !(here.similarity > best[here.row]); });
-        near[j] = end - lists[j];
+        if (2 * sum.adding <= near[j]) near[j] = drop_rows(lists[j], near[j], best);
       }
     });
   }
