@@ -29,23 +29,29 @@ struct Fields {
   std::optional<std::vector<std::int32_t>> label;  // of residuals that are read again
 };
 
-// What is left for vectors beside what every row needs; absent where all vectors fit.
-std::optional<std::int64_t> room_for_vectors(const Comm& comm, const MemoryNeed& need,
-                                             const PoolRequest& request) {
-  if (request.stream_room) return request.stream_room;
-  if (!request.memory_gib) return std::nullopt;
-  const double memory = *request.memory_gib * (1 << 30), in_use = static_cast<double>(resident_bytes());
-  const double room = -comm.max(in_use + static_cast<double>(need.least()) - memory);
-  const double largest = comm.max(static_cast<double>(need.vectors));
+// What the memory has room for beside what must be in it, and whether the vectors are part of that.
+struct Memory {
+  std::int64_t room;
+  bool streams;
+};
+
+// Collective; all ranks stream, or none.
+Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request) {
+  constexpr std::int64_t kUnknown = std::int64_t{1} << 30;
+  if (request.stream_room) return {*request.stream_room, true};
+  if (!request.memory_gib) return {kUnknown, false};
+  const double memory = *request.memory_gib * (1 << 30);
+  const double least = comm.max(static_cast<double>(resident_bytes() + need.least()));
   comm.agree([&] {
-    if (room >= 0 || need.vectors == 0) return;
+    if (least <= memory) return;
     throw Error(Exit::system,
                 fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
                             "{:.3f}: use more ranks or more memory",
-                            (memory - room) / (1 << 30), *request.memory_gib));
+                            least / (1 << 30), *request.memory_gib));
   });
-  if (room >= largest) return std::nullopt;
-  return static_cast<std::int64_t>(room);
+  const auto room = static_cast<std::int64_t>(std::min(memory - least, 0x1p62));
+  const auto vectors = static_cast<std::int64_t>(comm.max(static_cast<double>(need.vectors)));
+  return vectors <= room ? Memory{room - vectors, false} : Memory{room, true};
 }
 
 // Consecutive own rows, whole tiles; `at` is the position of the first among the own rows.
@@ -402,10 +408,10 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
             const PoolRequest& request, const Console* console) {
   Stopwatch watch;
   const PoolShape& shape = opened.files.shape();
-  const std::optional<std::int64_t> room =
-      room_for_vectors(comm, memory_need(shape, opened.own.own(), wanted), request);
+  const Memory memory = memory_for(comm, memory_need(shape, opened.own.own(), wanted), request);
+  const auto room = std::make_shared<Room>(memory.room);
   const auto loading = comm.agree([&] {
-    auto mine = std::make_unique<Loading>(backend, opened, wanted, room, console);
+    auto mine = std::make_unique<Loading>(backend, opened, wanted, memory.streams ? std::optional(memory.room) : std::nullopt, console);
     mine->run();
     return mine;
   });
@@ -418,20 +424,22 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   columns.label = std::move(loading->fields().label);
   const RowFormat format = row_format(shape, wanted);
   const auto store = [&] {
-    if (!room)
+    if (!memory.streams)
       return RowStore(backend, format, opened.own.own(), std::move(loading->fields().x),
                       std::move(loading->fields().a));
-    return RowStore(backend, format, {file_rows(opened.files, format, wanted.unit_rows), columns.rows,
-                                      columns.label.value_or(std::vector<std::int32_t>()), std::make_shared<Room>(*room)});
+    return RowStore(backend, format,
+                    {file_rows(opened.files, format, wanted.unit_rows), columns.rows,
+                     columns.label.value_or(std::vector<std::int32_t>()), room});
   };
-  if (room && console)
+  if (memory.streams && console)
     console->info(fmt::format("the vectors of this pool do not fit --memory: {:.3f} GiB of each rank keep the rows that "
                               "are wanted most, the others are read again",
-                              static_cast<double>(*room) / (1 << 30)));
+                              static_cast<double>(memory.room) / (1 << 30)));
   Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
   std::string fingerprint = loading->fingerprint().text(comm, shape);
-  return {std::move(pool), std::move(fingerprint), watch.lap() - score_seconds, score_seconds, loading->best()};
+  return {std::move(pool), std::move(fingerprint), watch.lap() - score_seconds, score_seconds, room,
+          loading->best()};
 }
 
 std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind kind,

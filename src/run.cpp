@@ -114,6 +114,12 @@ std::optional<Pool> ground_of(const Pool& pool, const Request& request, const En
   return pool.only(draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; }));
 }
 
+// What engines may use beside the pool: half of what it leaves, and of a device's own memory.
+std::int64_t memory_of_engines(const Room& room, const Backend& backend) {
+  const auto device = static_cast<std::int64_t>(backend.memory_bytes());
+  return device > 0 ? std::min(room.left() / 2, device / 4) : room.left() / 2;
+}
+
 }  // namespace
 
 void check_request(const Request& request) {
@@ -158,6 +164,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   Task task{request, entry};
   task.batch = std::min(request.batch, whole.candidates());
   task.unit_rows = wanted_by(request, entry).unit_rows;
+  task.memory = memory_of_engines(*input.pool.room, backend);
   task.console = comm.is_root() ? &console : nullptr;
   Prior prior;
   if (input.outside) prior.outside = &input.outside->pool;

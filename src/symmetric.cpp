@@ -31,6 +31,14 @@ double Cholesky::log_determinant() const {
   return 2 * sum;
 }
 
+std::vector<double> Cholesky::columns() const {
+  std::vector<double> columns(factor_.size());
+  for (std::int64_t r = 0; r < dim_; ++r)
+    for (std::int64_t c = 0; c <= r; ++c)
+      columns[static_cast<std::size_t>(c * dim_ + r)] = factor_[static_cast<std::size_t>(r * dim_ + c)];
+  return columns;
+}
+
 std::vector<double> Cholesky::inverse_factor() const {
   std::vector<double> inverse(factor_.size());
   for (std::int64_t i = 0; i < dim_; ++i) {

@@ -13,6 +13,7 @@ class Cholesky {
  public:
   Cholesky(std::vector<double> matrix, std::int64_t dim);
   double log_determinant() const;
+  std::vector<double> columns() const;         // of L, one behind the other
   std::vector<double> inverse_factor() const;  // L^-1, lower, [dim, dim]
 
  private:

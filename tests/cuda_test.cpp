@@ -381,7 +381,7 @@ TEST_P(CudaLoops, FacilityLocation) {
         const Array<double> weight(on, normal<double>(random, rows(), 5));
         const Array<float> best(on, std::vector<float>(static_cast<std::size_t>(rows()), 0.0f));
         const Field x{ground.data(), Element::f32, dims}, y{candidates.data(), Element::f32, dims};
-        const FixedPoint fixed = FixedPoint::for_sum(rows(), 16);
+        const FixedPoint fixed = FixedPoint::for_sum(rows(), 16, 30);
         Bits bits;
         for (const std::int64_t raised : {std::int64_t{0}, std::min<std::int64_t>(count, 3)}) {
           on.raise(x, rows(), y, raised, best.data());
@@ -398,9 +398,38 @@ TEST_P(CudaLoops, FacilityLocation) {
           on.gains(x, {band.size(), band.data(), above.data(), below.data()}, weights ? weight.data() : nullptr, fixed,
                    y, count, gains.data());
           for (const std::int64_t gain : gains) bits.push_back(static_cast<std::uint64_t>(gain));
+          // Lists have no order: their lengths, and what follows from them.
+          const std::int64_t room = rows();
+          const Array<Near> memory(on, count * room);
+          std::vector<Near*> lists;
+          for (std::int64_t j = 0; j < count; ++j) lists.push_back(memory.data() + j * room);
+          std::vector<std::int64_t> near(gains.size());
+          on.first_gains(x, {rows(), nullptr, best.data(), nullptr}, weights ? weight.data() : nullptr, fixed, y, lists, room, gains.data(),
+                         near.data());
+          bits.insert(bits.end(), gains.begin(), gains.end());
+          bits.insert(bits.end(), near.begin(), near.end());
+          on.raise_listed(lists[0], near[0], best.data());
+          add_all(bits, best.to_host());
+          on.listed_gains(lists, best.data(), weights ? weight.data() : nullptr, fixed, near.data(), gains.data());
+          bits.insert(bits.end(), gains.begin(), gains.end());
         }
         return bits;
       });
+}
+
+TEST_P(CudaLoops, WeightedSumsAndProducts) {
+  compare("weighted_sum and products", [&](Backend& on, std::mt19937_64& random) {
+    const Array<float> x(on, normal<float>(random, rows() * dim(), 0.1));
+    const Array<double> factor(on, normal<double>(random, rows(), 5)), vector(on, normal<double>(random, dim(), 5));
+    const Field field{x.data(), Element::f32, dim()};
+    std::vector<std::int64_t> sums(static_cast<std::size_t>(dim()));
+    on.weighted_sum(field, rows(), factor.data(), FixedPoint::for_sum(rows(), 64, 30), sums.data());
+    Bits bits(sums.begin(), sums.end());
+    const Array<double> out(on, rows());
+    on.products(field, rows(), vector.data(), out.data());
+    add_all(bits, out.to_host());
+    return bits;
+  });
 }
 
 TEST_P(CudaLoops, SecondMoments) {

@@ -487,10 +487,67 @@ TEST_P(Loops, GainsAndRaise) {
         }
       EXPECT_TRUE(same_bits(gains, want)) << "gains, dim " << dim << (weighted ? " weighted" : "");
 
+      // The same with lists of the rows that add, of which some are too long.
+      const std::int64_t room = rows / 4;
+      const Array<Near> memory(backend(), rows * room);
+      std::vector<Near*> lists;
+      for (std::int64_t j = 0; j < rows; ++j) lists.push_back(memory.data() + j * room);
+      // In two pieces, as of a pool that is streamed.
+      std::vector<std::int64_t> near(static_cast<std::size_t>(rows), 0);
+      std::fill(gains.begin(), gains.end(), 0);
+      const std::int64_t half = rows / 3;
+      for (const auto& [first, count] : {std::pair<std::int64_t, std::int64_t>{0, half}, {half, rows - half}})
+        backend().first_gains(ground.from(first), {count, nullptr, best_.data() + first, nullptr, first},
+                              weighted ? weight_.data() + first : nullptr, fixed, ground, lists, room, gains.data(),
+                              near.data());
+      EXPECT_TRUE(same_bits(gains, want)) << "first gains, dim " << dim << (weighted ? " weighted" : "");
+      std::vector<Near*> kept;
+      std::vector<std::int64_t> lengths, of_kept;
+      for (std::int64_t j = 0; j < rows; ++j) {
+        std::vector<std::int32_t> adding;
+        for (std::int64_t i = 0; i < rows; ++i)
+          if (similarity(i, j) > best[i]) adding.push_back(static_cast<std::int32_t>(i));
+        ASSERT_EQ(near[j], adding.size()) << "rows that add, dim " << dim;
+        if (near[j] > room) continue;
+        std::vector<Near> list(adding.size());
+        if (!list.empty()) backend().copy_out(list.data(), lists[j], list.size() * sizeof(Near));
+        std::sort(list.begin(), list.end(), [](const Near& a, const Near& b) { return a.row < b.row; });
+        for (std::size_t k = 0; k < list.size(); ++k) {
+          EXPECT_EQ(list[k].row, adding[k]);
+          EXPECT_EQ(list[k].similarity, similarity(list[k].row, j));
+        }
+        kept.push_back(lists[j]);
+        lengths.push_back(near[j]);
+        of_kept.push_back(j);
+      }
+      // Coverage rises by one more row, from its list where it has one; twice, as lists may have become shorter.
+      std::vector<float> raised = best;
+      Array<float> raised_ = put(raised);
+      for (int time = 0; time < 2 && !kept.empty(); ++time) {
+        const std::size_t pick = kept.size() / 2;
+        backend().raise_listed(kept[pick], lengths[pick], raised_.data());
+        for (std::int64_t i = 0; i < rows; ++i) raised[i] = std::max(raised[i], similarity(i, of_kept[pick]));
+        EXPECT_TRUE(same_bits(raised_.to_host(), raised)) << "raise_listed, dim " << dim;
+        std::vector<std::int64_t> later(kept.size(), -1), want_later(kept.size(), 0);
+        backend().listed_gains(kept, raised_.data(), weighted ? weight_.data() : nullptr, fixed, lengths.data(),
+                               later.data());
+        for (std::size_t k = 0; k < kept.size(); ++k)
+          for (std::int64_t i = 0; i < rows; ++i) {
+            const double w = weighted ? weight[i] : 1;
+            const float s = similarity(i, of_kept[k]);
+            if (s > raised[i]) want_later[k] += fixed.of(w * s) - fixed.of(w * raised[i]);
+          }
+        EXPECT_TRUE(same_bits(later, want_later)) << "listed gains, dim " << dim << (weighted ? " weighted" : "");
+        kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(pick));
+        lengths.erase(lengths.begin() + static_cast<std::ptrdiff_t>(pick));
+        of_kept.erase(of_kept.begin() + static_cast<std::ptrdiff_t>(pick));
+      }
+
       // A band of every third row, between the coverage of nothing and that of the picks: what they took away.
       std::vector<std::int64_t> some;
       std::vector<float> above, below;
       std::fill(want.begin(), want.end(), 0);
+      std::fill(gains.begin(), gains.end(), 0);
       for (std::int64_t i = 0; i < rows; i += 3) {
         some.push_back(i);
         above.push_back(0);
@@ -504,6 +561,32 @@ TEST_P(Loops, GainsAndRaise) {
                       weighted ? weight_.data() : nullptr, fixed, ground, rows, gains.data());
       EXPECT_TRUE(same_bits(gains, want)) << "band, dim " << dim << (weighted ? " weighted" : "");
     }
+  }
+}
+
+TEST_P(Loops, WeightedSumsAndProducts) {
+  const std::int64_t rows = 300;
+  for (const std::int64_t dim : {1, 31, 32, 33, 100}) {
+    std::vector<float> x;
+    std::vector<double> factor, vector;
+    for (std::int64_t i = 0; i < rows * dim; ++i)
+      x.push_back(static_cast<float>(draw(static_cast<std::uint64_t>(i)) - 0.5));
+    for (std::int64_t i = 0; i < rows; ++i) factor.push_back(draw(static_cast<std::uint64_t>(i + 7)) * 3 - 1);
+    for (std::int64_t c = 0; c < dim; ++c) vector.push_back(draw(static_cast<std::uint64_t>(c + 9)) - 0.3);
+    const Array<float> x_ = put(x);
+    const Array<double> factor_ = put(factor), vector_ = put(vector);
+    const Field field{x_.data(), Element::f32, dim};
+    const FixedPoint fixed = FixedPoint::for_sum(rows, 2, 40);
+    std::vector<std::int64_t> sums(static_cast<std::size_t>(dim), 0), want = sums;
+    backend().weighted_sum(field, rows, factor_.data(), fixed, sums.data());
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t c = 0; c < dim; ++c) want[c] += fixed.of(factor[i] * static_cast<double>(x[i * dim + c]));
+    EXPECT_TRUE(same_bits(sums, want)) << "weighted sum, dim " << dim;
+    const Array<double> out(backend(), rows);
+    backend().products(field, rows, vector_.data(), out.data());
+    std::vector<double> products;
+    for (std::int64_t i = 0; i < rows; ++i) products.push_back(canonical_dot(x.data() + i * dim, vector.data(), dim));
+    EXPECT_TRUE(same_bits(out.to_host(), products)) << "products, dim " << dim;
   }
 }
 

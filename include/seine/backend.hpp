@@ -83,6 +83,13 @@ struct Band {
   const std::int64_t* rows = nullptr;  // positions among the ground rows; null: the first `count`
   const float* above = nullptr;
   const float* below = nullptr;  // null: 1, the most there is
+  std::int64_t first = 0;        // what lists call row 0
+};
+
+// A ground row, and how similar a candidate is to it.
+struct Near {
+  std::int32_t row;  // position among the ground rows
+  float similarity;
 };
 
 class Backend {
@@ -135,15 +142,31 @@ class Backend {
   virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
                       void* host) = 0;
 
-  // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot) ---
-  // gains[j] = sum over the rows i of `band` of fixed(weight_i * min(s_ij, below_i)) - fixed(weight_i * above_i) where
-  // s_ij > above_i: what candidate j adds between two levels of coverage. To the host.
+  // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot); gains stay below 2^53 ---
+  // Sum over the rows i of `band` of fixed(weight_i * min(s_ij, below_i)) - fixed(weight_i * above_i) where
+  // s_ij > above_i: what candidate j adds between two levels of coverage. Adds that to gains, on the host.
   virtual void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                      const Field& candidates, std::int64_t count, std::int64_t* gains) = 0;
+  // The same over a band of neighbouring rows, and where: near[j] counts on by the rows to which candidate j adds, and
+  // those of them that are among the first `room` are written to lists[j] (backend memory), in any order.
+  virtual void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                           const Field& candidates, std::span<Near* const> lists, std::int64_t room,
+                           std::int64_t* gains, std::int64_t* near) = 0;
+  // The same again, later, from those lists alone; near[j]: their lengths. Rows that add nothing any more may be
+  // dropped from a list: no coverage falls.
+  virtual void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
+                            std::int64_t* near, std::int64_t* gains) = 0;
+  // Coverage by a pick whose list this is: best_i = max(best_i, s_i) over its rows.
+  virtual void raise_listed(const Near* list, std::int64_t length, float* best) = 0;
   // best_i = max(best_i, s_ij) over all picks j.
   virtual void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) = 0;
 
-  // --- second moments ---
+  // --- moments ---
+  // Adds the sum over the rows of fixed(factor_i * x_ic), below 2^53, to sums[c], on the host. float32 rows only.
+  virtual void weighted_sum(const Field& x, std::int64_t rows, const double* factor, FixedPoint fixed,
+                            std::int64_t* sums) = 0;
+  // Canonical inner product of each row with a vector, in float64. float32 rows only.
+  virtual void products(const Field& x, std::int64_t rows, const double* vector, double* out) = 0;
   // Rows [groups[g], groups[g + 1]) are one group: sum of float64 products x_ic * x_id in order of its rows, one fma
   // each. Adds fixed(that sum) of every group to sums[c * dim + d] for d <= c, on the host. float32 rows only.
   virtual void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) = 0;

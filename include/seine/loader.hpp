@@ -20,6 +20,7 @@ struct Loaded {
   Pool pool;
   std::string fingerprint;  // of the content read, whatever the sharding
   double read_seconds = 0, score_seconds = 0;
+  std::shared_ptr<Room> room;   // what the memory of this rank still has room for
   std::vector<Candidate> best;  // where wanted: this rank's best candidates; the pool has no scores then
 };
 

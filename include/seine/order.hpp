@@ -38,7 +38,8 @@ class FixedPoint {
   }
   explicit FixedPoint(int bits) : scale_(std::ldexp(1.0, bits)) {}
 
-  SEINE_HD std::int64_t of(double value) const { return static_cast<std::int64_t>(floor(fma(value, scale_, 0.5))); }
+  SEINE_HD std::int64_t of(double value) const { return static_cast<std::int64_t>(rounded(value)); }
+  SEINE_HD double rounded(double value) const { return floor(fma(value, scale_, 0.5)); }  // the same, as a float64
   SEINE_HD double value(std::int64_t sum) const { return static_cast<double>(sum) / scale_; }
   SEINE_HD double unit() const { return 1 / scale_; }
 

@@ -32,6 +32,7 @@ struct Task {
   int level = 0;           // 0: the pool or a partition; above: nodes of the merge tree
   bool unit_rows = false;  // embeddings were divided by their 2-norm
   const Prior* prior = nullptr;
+  std::int64_t memory = 1 << 30;     // bytes that an engine may use beside its pools, on this rank
   const Pool* ground = nullptr;      // rows whose coverage counts; null: the pool itself
   const BestScores* best = nullptr;  // instead of the pool's scores
   const Console* console = nullptr;  // on rank 0 of the job, else null
@@ -44,7 +45,7 @@ struct Task {
 
 struct Picked {
   Selection selection;
-  double pairs = 0;                      // how many rows met a pick, of rows * batch
+  double pairs = 0;                      // inner products and distances that were computed, of rows * batch
   std::vector<double> represents;        // D^2 races: weight of the pool's rows nearest to each pick
   double farthest = Certificate::kNone;  // largest key that is left over all rows, candidates or not
 };

@@ -213,10 +213,13 @@ SEINE_HD inline float clipped_cosine(float dot) {
   return dot > 0 ? (dot < 1 ? dot : 1.0f) : 0.0f;
 }
 
-// What a similarity adds to a row's coverage between two levels, rounded once to the fixed point.
-SEINE_HD inline std::int64_t gain_between(float above, float below, float similarity, double weight, FixedPoint fixed) {
+// What a similarity adds to a row's coverage between two levels, rounded once to the fixed point: an integer. Sums of
+// it stay below 2^53, so float64 adds it exactly, and on vector units.
+SEINE_HD inline double gain_between(float above, float below, float similarity, double weight, FixedPoint fixed) {
   const float s = similarity < below ? similarity : below;
-  return s > above ? fixed.of(weight * static_cast<double>(s)) - fixed.of(weight * static_cast<double>(above)) : 0;
+  const double gain =
+      fixed.rounded(weight * static_cast<double>(s)) - fixed.rounded(weight * static_cast<double>(above));
+  return s > above ? gain : 0;
 }
 
 }  // namespace seine

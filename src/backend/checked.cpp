@@ -98,9 +98,33 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     cpu_->gains(ground, band, weight, fixed, candidates, count, gains);
   }
+  void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                   const Field& candidates, std::span<Near* const> lists, std::int64_t room, std::int64_t* gains,
+                   std::int64_t* near) override {
+    const Open open(*this);
+    cpu_->first_gains(ground, all, weight, fixed, candidates, lists, room, gains, near);
+  }
+  void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
+                    std::int64_t* near, std::int64_t* gains) override {
+    const Open open(*this);
+    cpu_->listed_gains(lists, best, weight, fixed, near, gains);
+  }
+  void raise_listed(const Near* list, std::int64_t length, float* best) override {
+    const Open open(*this);
+    cpu_->raise_listed(list, length, best);
+  }
   void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
     const Open open(*this);
     cpu_->raise(ground, rows, picks, count, best);
+  }
+  void weighted_sum(const Field& x, std::int64_t rows, const double* factor, FixedPoint fixed,
+                    std::int64_t* sums) override {
+    const Open open(*this);
+    cpu_->weighted_sum(x, rows, factor, fixed, sums);
+  }
+  void products(const Field& x, std::int64_t rows, const double* vector, double* out) override {
+    const Open open(*this);
+    cpu_->products(x, rows, vector, out);
   }
   void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) override {
     const Open open(*this);

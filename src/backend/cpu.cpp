@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <vector>
 
 #include "backend/row_kernel.hpp"
@@ -306,6 +307,91 @@ class NearestOfCompared {
   const float* pick_[kMeeting];
 };
 
+// Rows [first, last) of a band, to meet candidates of facility location.
+class GroundTile {
+ public:
+  GroundTile(const Field& ground, const Band& band, std::int64_t first, std::int64_t last, const double* weight,
+             FixedPoint fixed)
+      : dim_(ground.dim), count_(last - first), fixed_(fixed) {
+    x_ = static_cast<const float*>(ground.data) + first * dim_;
+    if (band.rows) packed_.resize(static_cast<std::size_t>(count_ * dim_));
+    const auto padded = static_cast<std::size_t>(count_ + GainRows::kGainWidth);
+    above_.assign(padded, 2);
+    below_.assign(padded, 1);
+    weight_.assign(padded, 1);
+    at_above_.assign(padded, 0);
+    number_.assign(padded, 0);
+    for (std::size_t k = 0; k < static_cast<std::size_t>(count_); ++k) {
+      const std::int64_t at = first + static_cast<std::int64_t>(k), row = band.rows ? band.rows[at] : at;
+      if (band.rows)
+        std::copy_n(static_cast<const float*>(ground.data) + row * dim_, dim_,
+                    packed_.data() + static_cast<std::int64_t>(k) * dim_);
+      above_[k] = band.above[at];
+      if (band.below) below_[k] = band.below[at];
+      if (weight) weight_[k] = weight[row];
+      at_above_[k] = fixed.rounded(weight_[k] * static_cast<double>(above_[k]));
+      number_[k] = static_cast<std::int32_t>(band.first + row);
+    }
+    if (band.rows) x_ = packed_.data();
+    dots_.resize(static_cast<std::size_t>(kGainChunk * count_ + GainRows::kGainWidth));
+    near_.resize(static_cast<std::size_t>(count_));
+  }
+
+  // A chunk of candidates that meet the tile together.
+  static constexpr std::int64_t kGainChunk = 16;
+  void meet(const float* candidates, std::int64_t many) {
+    const float* rows[kGainChunk];
+    for (std::int64_t p = 0; p < many; ++p) rows[p] = candidates + p * dim_;
+    row_kernels().dots(rows, many, x_, count_, dim_, dots_.data());
+  }
+  // What the p-th of them gains here; with the rows that add, where they are wanted.
+  GainSum gain(std::int64_t p, bool lists) {
+    const GainRows rows{above_.data(), below_.data(), at_above_.data(), weight_.data(), number_.data()};
+    return sum_gains(dots_.data() + p * count_, rows, count_, fixed_, lists ? near_.data() : nullptr);
+  }
+  const Near* near() const { return near_.data(); }
+
+ private:
+  std::int64_t dim_, count_;
+  FixedPoint fixed_;
+  const float* x_;
+  std::vector<float> packed_, above_, below_, dots_;
+  std::vector<double> weight_, at_above_;
+  std::vector<std::int32_t> number_;
+  std::vector<Near> near_;
+};
+
+// Keeps the rows of a list that still add; how many.
+std::int64_t drop_rows(Near* list, std::int64_t length, const float* best) {
+  std::int64_t kept = 0;
+  for (std::int64_t k = 0; k < length; ++k) {
+    const Near here = list[k];
+    list[kept] = here;
+    kept += here.similarity > best[here.row];  // no branch: it would be guessed wrongly
+  }
+  return kept;
+}
+
+// Integers below 2^53 that several threads add to, as float64.
+class SumsOfThreads {
+ public:
+  SumsOfThreads(int threads, std::int64_t count)
+      : count_(static_cast<std::size_t>(count)),
+        sums_(static_cast<std::size_t>(threads), std::vector<double>(count_)) {}
+  double* of(int thread) { return sums_[static_cast<std::size_t>(thread)].data(); }
+  void add_to(std::int64_t* out) const {
+    for (std::size_t i = 0; i < count_; ++i) {
+      double sum = 0;
+      for (const std::vector<double>& part : sums_) sum += part[i];
+      out[i] += static_cast<std::int64_t>(sum);
+    }
+  }
+
+ private:
+  std::size_t count_;
+  std::vector<std::vector<double>> sums_;
+};
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const BackendOptions& options) : workers_(std::max(1, options.threads)) {}
@@ -465,39 +551,48 @@ class CpuBackend final : public Backend {
 
   void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
              std::int64_t count, std::int64_t* gains) override {
-    const auto* x = static_cast<const float*>(ground.data);
-    const auto* y = static_cast<const float*>(candidates.data);
-    const auto n = static_cast<std::size_t>(count);
-    std::vector<std::vector<std::int64_t>> partial(static_cast<std::size_t>(workers_.threads()),
-                                                   std::vector<std::int64_t>(n));
-    const std::int64_t tile = rows_in(1 << 18, static_cast<std::int64_t>(ground.row_bytes()), 16, kTileRows);
-    share_tiles(band.count, tile, [&](std::int64_t first, std::int64_t last, int thread) {
-      std::int64_t* sums = partial[static_cast<std::size_t>(thread)].data();
-      RowPointers rows;
-      std::vector<double> weights;
-      for (std::int64_t k = first; k < last; ++k) {
-        const std::int64_t row = band.rows ? band.rows[k] : k;
-        rows.push_back(x + row * ground.dim);
-        weights.push_back(weight ? weight[row] : 1);
-      }
-      std::vector<float> dots(rows.size() * kPickChunk);
-      for (std::int64_t chunk = 0; chunk < count; chunk += kPickChunk) {
-        const std::int64_t many = std::min(kPickChunk, count - chunk);
-        row_kernels().dots(rows.data(), last - first, y + chunk * ground.dim, many, ground.dim, dots.data());
-        for (std::int64_t k = first; k < last; ++k) {
-          const float above = band.above[k], below = band.below ? band.below[k] : 1;
-          const double w = weights[static_cast<std::size_t>(k - first)];
-          const float* of_row = dots.data() + (k - first) * many;
-          bool any = false;  // most similarities add nothing
-          for (std::int64_t p = 0; p < many; ++p) any |= of_row[p] > above;
-          for (std::int64_t p = 0; any && p < many; ++p)
-            sums[chunk + p] += gain_between(above, below, clipped_cosine(of_row[p]), w, fixed);
-        }
+    SumsOfThreads sums(workers_.threads(), count);
+    meet_ground(ground, band, weight, fixed, candidates, count,
+                [&](GroundTile& tile, std::int64_t candidate, std::int64_t place, int thread) {
+                  sums.of(thread)[candidate] += tile.gain(place, false).gain;
+                });
+    sums.add_to(gains);
+  }
+
+  void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                   const Field& candidates, std::span<Near* const> lists, std::int64_t room, std::int64_t* gains,
+                   std::int64_t* near) override {
+    const auto count = static_cast<std::int64_t>(lists.size());
+    SumsOfThreads sums(workers_.threads(), count);
+    meet_ground(ground, all, weight, fixed, candidates, count,
+                [&](GroundTile& tile, std::int64_t candidate, std::int64_t place, int thread) {
+                  const std::atomic_ref length(near[candidate]);
+                  const bool fits = length.load(std::memory_order_relaxed) <= room;  // else the list is of no use
+                  const GainSum sum = tile.gain(place, fits);
+                  sums.of(thread)[candidate] += sum.gain;
+                  const std::int64_t at = length.fetch_add(sum.adding, std::memory_order_relaxed);
+                  if (fits && at < room)
+                    std::copy_n(tile.near(), std::min(sum.adding, room - at), lists[candidate] + at);
+                });
+    sums.add_to(gains);
+  }
+
+  void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
+                    std::int64_t* near, std::int64_t* gains) override {
+    const auto count = static_cast<std::int64_t>(lists.size());
+    constexpr std::int64_t kEntries = 1 << 14;  // less is not worth waking a thread
+    const bool small = std::accumulate(near, near + count, std::int64_t{0}) < kEntries;
+    for_tiles(count, small ? count : 4, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t j = first; j < last; ++j) {
+        const GainSum sum = sum_listed_gains(lists[j], near[j], best, weight, fixed);
+        gains[j] = static_cast<std::int64_t>(sum.gain);
+        if (2 * sum.adding <= near[j]) near[j] = drop_rows(lists[j], near[j], best);
       }
     });
-    std::fill(gains, gains + count, 0);
-    for (const auto& sums : partial)
-      for (std::size_t j = 0; j < n; ++j) gains[j] += sums[j];
+  }
+
+  void raise_listed(const Near* list, std::int64_t length, float* best) override {
+    for (std::int64_t k = 0; k < length; ++k) best[list[k].row] = std::max(best[list[k].row], list[k].similarity);
   }
 
   void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
@@ -514,6 +609,26 @@ class CpuBackend final : public Backend {
           for (std::int64_t p = 0; p < many; ++p) best[i] = std::max(best[i], clipped_cosine(dots[p]));
         }
       }
+    });
+  }
+
+  void weighted_sum(const Field& x, std::int64_t rows, const double* factor, FixedPoint fixed,
+                    std::int64_t* sums) override {
+    SumsOfThreads all(workers_.threads(), x.dim);
+    share_tiles(rows, kTileRows, [&](std::int64_t first, std::int64_t last, int thread) {
+      double* mine = all.of(thread);
+      for (std::int64_t i = first; i < last; ++i) {
+        const float* row = static_cast<const float*>(x.data) + i * x.dim;
+        for (std::int64_t c = 0; c < x.dim; ++c) mine[c] += fixed.rounded(factor[i] * static_cast<double>(row[c]));
+      }
+    });
+    all.add_to(sums);
+  }
+
+  void products(const Field& x, std::int64_t rows, const double* vector, double* out) override {
+    for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
+      const RowPointers tile = pointers(static_cast<const float*>(x.data) + first * x.dim, last - first, x.dim);
+      row_kernels().wide_dots(tile.data(), last - first, vector, 1, x.dim, out + first);
     });
   }
 
@@ -538,6 +653,22 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  // visit(tile, candidate, place in the tile's chunk, thread) for every tile of a band and every candidate.
+  template <class Visit>
+  void meet_ground(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
+                   const Field& candidates, std::int64_t count, const Visit& visit) {
+    const auto* y = static_cast<const float*>(candidates.data);
+    const std::int64_t rows = rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 16, kTileRows);
+    share_tiles(band.count, rows, [&](std::int64_t first, std::int64_t last, int thread) {
+      GroundTile tile(ground, band, first, last, weight, fixed);
+      for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
+        const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
+        tile.meet(y + chunk * ground.dim, many);
+        for (std::int64_t p = 0; p < many; ++p) visit(tile, chunk + p, p, thread);
+      }
+    });
+  }
+
   template <class Work>
   void share_tiles(std::int64_t rows, std::int64_t tile, const Work& work) {
     workers_.share((rows + tile - 1) / std::max<std::int64_t>(tile, 1),

@@ -320,29 +320,79 @@ __global__ void pack(const Unit* from, std::int64_t units, const std::int64_t* p
 
 // A block owns kGainGroups * kTilePicks candidates and, of the ground rows, a stripe; its warps are kGainGroups groups
 // of candidates by kGainStripes tiles of rows, so that a row serves several groups from L1. Integer atomics, once per
-// warp and candidate. Bytes per ground row and block: dim * 4; flops per row and candidate: 2 dim.
+// warp and candidate. Bytes per ground row and block: dim * 4; flops per row and candidate: 2 dim. Where there are
+// lists, a thread also writes the rows that add, each to the next free place.
 constexpr int kGainGroups = 4;
 constexpr int kGainStripes = kWarps / kGainGroups;
 
 __global__ void __launch_bounds__(kThreads)
     add_gains(const float* ground, Band band, const double* weight, FixedPoint fixed, const float* candidates,
-              std::int64_t count, std::int64_t dim, unsigned long long* gains) {
+              std::int64_t count, std::int64_t dim, unsigned long long* gains, Near* const* lists, std::int64_t room,
+              unsigned long long* near) {
   const int lane = lane_of_warp(), warp = static_cast<int>(threadIdx.x) / kLanes;
   const std::int64_t group = (static_cast<std::int64_t>(blockIdx.x) * kGainGroups + warp % kGainGroups) * kTilePicks;
   if (group >= count) return;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * kTileRows;
   std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * kTileRows;
+  const std::int64_t candidate = group + lane % kTilePicks;
   std::int64_t sum = 0;
   for (; first < band.count; first += stride) {
     const float dot =
         tile<Product>(ground + first * dim, band.count - first, candidates + group * dim, count - group, dim);
     const std::int64_t row = first + lane / kTilePicks;
-    if (row >= band.count) continue;
-    sum += gain_between(band.above[row], band.below ? band.below[row] : 1, clipped_cosine(dot),
-                        weight ? weight[row] : 1, fixed);
+    if (row >= band.count || candidate >= count) continue;
+    const float similarity = clipped_cosine(dot);
+    sum += static_cast<std::int64_t>(
+        gain_between(band.above[row], band.below ? band.below[row] : 1, similarity, weight ? weight[row] : 1, fixed));
+    if (!lists || !(similarity > band.above[row])) continue;
+    const auto at = static_cast<std::int64_t>(atomicAdd(&near[candidate], 1ULL));
+    if (at < room) lists[candidate][at] = {static_cast<std::int32_t>(band.first + row), similarity};
   }
-  const std::int64_t candidate = group + lane % kTilePicks;
   if (candidate < count) atomicAdd(&gains[candidate], static_cast<unsigned long long>(sum));
+}
+
+// A warp owns a list. Bytes per entry: 8, and 4 of coverage from anywhere.
+__global__ void add_listed_gains(Near* const* lists, const std::int64_t* lengths, std::int64_t count, const float* best,
+                                 const double* weight, FixedPoint fixed, unsigned long long* gains) {
+  for (std::int64_t j = warp_of_grid(); j < count; j += warps_of_grid()) {
+    std::int64_t sum = 0;
+    for (std::int64_t k = lane_of_warp(); k < lengths[j]; k += kLanes) {
+      const Near near = lists[j][k];
+      sum += static_cast<std::int64_t>(
+          gain_between(best[near.row], 1, near.similarity, weight ? weight[near.row] : 1, fixed));
+    }
+    for (int other = kLanes / 2; other > 0; other /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, other);
+    if (lane_of_warp() == 0) gains[j] = static_cast<unsigned long long>(sum);
+  }
+}
+
+// A row is in a list once.
+__global__ void raise_listed_rows(const Near* list, std::int64_t length, float* best) {
+  for (std::int64_t k = thread_of_grid(); k < length; k += threads_of_grid())
+    best[list[k].row] = fmaxf(best[list[k].row], list[k].similarity);
+}
+
+// A warp owns a row. Reads the row once; dim fused operations in float64.
+__global__ void products_of_rows(const float* x, std::int64_t rows, std::int64_t dim, const double* vector,
+                                 double* out) {
+  for (std::int64_t i = warp_of_grid(); i < rows; i += warps_of_grid()) {
+    double sum[1] = {};
+    for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes)
+      sum[0] = fused(static_cast<double>(x[i * dim + c]), vector[c], sum[0]);
+    const double product = fold(sum);
+    if (lane_of_warp() == 0) out[i] = product;
+  }
+}
+
+// A thread owns a component of every gridDim.y-th row. Reads each row once.
+__global__ void add_weighted_rows(const float* x, std::int64_t rows, std::int64_t dim, const double* factor,
+                                  FixedPoint fixed, unsigned long long* sums) {
+  const std::int64_t c = thread_of_grid();
+  if (c >= dim) return;
+  std::int64_t sum = 0;
+  for (std::int64_t i = blockIdx.y; i < rows; i += gridDim.y)
+    sum += fixed.of(factor[i] * static_cast<double>(x[i * dim + c]));
+  atomicAdd(&sums[c], static_cast<unsigned long long>(sum));
 }
 
 // A warp owns kTileRows ground rows for all picks. Bytes and flops as apply_picks.
@@ -614,7 +664,6 @@ class CudaBackend final : public Backend {
   void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
              std::int64_t count, std::int64_t* gains) override {
     if (count == 0) return;
-    expect(ground.type == Element::f32 && candidates.type == Element::f32, "similarities are of float32 rows");
     const auto* rows = static_cast<const float*>(ground.data);
     Array<float> some;  // the rows of the band and their weights, one behind the other
     Array<double> weights;
@@ -625,14 +674,40 @@ class CudaBackend final : public Backend {
       if (weight) weight = weights.data();
     }
     const Array<unsigned long long> sums = zeros(count);
-    const dim3 grid = blocks(count, kGainGroups * kTilePicks);
-    const dim3 stripes = blocks(band.count, kGainStripes * kTileRows);
-    // Enough blocks to fill the device; more would only add atomics.
-    const unsigned wanted = std::max(1u, static_cast<unsigned>(properties_.multiProcessorCount) * 8 / grid.x);
-    if (band.count > 0)
-      launch(add_gains, dim3(grid.x, std::min(stripes.x, wanted)), rows, band, weight, fixed,
-             static_cast<const float*>(candidates.data), count, ground.dim, sums.data());
+    meet_ground({rows, ground.type, ground.dim}, band, weight, fixed, candidates, count, sums.data(), nullptr, 0,
+                nullptr);
+    add_to(gains, sums);
+  }
+
+  void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                   const Field& candidates, std::span<Near* const> lists, std::int64_t room, std::int64_t* gains,
+                   std::int64_t* near) override {
+    const auto count = static_cast<std::int64_t>(lists.size());
+    if (count == 0) return;
+    const Array<Near*> places(*this, lists);
+    const Array<unsigned long long> sums = zeros(count), lengths(*this, count);
+    copy_in(lengths.data(), near, lists.size() * sizeof(std::int64_t));
+    meet_ground(ground, all, weight, fixed, candidates, count, sums.data(), places.data(),
+                room, lengths.data());
+    add_to(gains, sums);
+    copy_out(near, lengths.data(), static_cast<std::size_t>(count) * sizeof(std::int64_t));
+  }
+
+  void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
+                    std::int64_t* near, std::int64_t* gains) override {
+    const auto count = static_cast<std::int64_t>(lists.size());
+    if (count == 0) return;
+    const Array<Near*> places(*this, lists);
+    const Array<std::int64_t> lengths(*this, std::span<const std::int64_t>(near, lists.size()));
+    const Array<unsigned long long> sums = zeros(count);
+    launch(add_listed_gains, blocks(count, kWarps), places.data(), lengths.data(), count, best, weight, fixed,
+           sums.data());
     copy_out(gains, sums.data(), static_cast<std::size_t>(count) * sizeof(std::int64_t));
+  }
+
+  void raise_listed(const Near* list, std::int64_t length, float* best) override {
+    launch(raise_listed_rows, blocks(length, kThreads), list, length, best);
+    finish();
   }
 
   void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
@@ -640,6 +715,22 @@ class CudaBackend final : public Backend {
     expect(ground.type == Element::f32 && picks.type == Element::f32, "similarities are of float32 rows");
     launch(raise_rows, blocks(rows, kWarps * kTileRows), static_cast<const float*>(ground.data), rows,
            static_cast<const float*>(picks.data), count, ground.dim, best);
+    finish();
+  }
+
+  void weighted_sum(const Field& x, std::int64_t rows, const double* factor, FixedPoint fixed,
+                    std::int64_t* sums) override {
+    expect(x.type == Element::f32, "weighted sums are of float32 rows");
+    const Array<unsigned long long> device = zeros(x.dim);
+    const dim3 columns = blocks(x.dim, kThreads), stripes = blocks(rows, 256);
+    launch(add_weighted_rows, dim3(columns.x, std::min(stripes.x, 256u)), static_cast<const float*>(x.data), rows,
+           x.dim, factor, fixed, device.data());
+    add_to(sums, device);
+  }
+
+  void products(const Field& x, std::int64_t rows, const double* vector, double* out) override {
+    expect(x.type == Element::f32, "products are of float32 rows");
+    launch(products_of_rows, blocks(rows, kWarps), static_cast<const float*>(x.data), rows, x.dim, vector, out);
     finish();
   }
 
@@ -698,6 +789,25 @@ class CudaBackend final : public Backend {
       visit(static_cast<const __half*>(x.data));
     else
       visit(static_cast<const float*>(x.data));
+  }
+
+  // Rows of a band, packed, meet candidates; see add_gains.
+  void meet_ground(const Field& rows, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
+                   std::int64_t count, unsigned long long* sums, Near* const* lists, std::int64_t room,
+                   unsigned long long* near) {
+    expect(rows.type == Element::f32 && candidates.type == Element::f32, "similarities are of float32 rows");
+    if (band.count == 0) return;
+    const dim3 grid = blocks(count, kGainGroups * kTilePicks);
+    const dim3 stripes = blocks(band.count, kGainStripes * kTileRows);
+    // Enough blocks to fill the device; more would only add atomics.
+    const unsigned wanted = std::max(1u, static_cast<unsigned>(properties_.multiProcessorCount) * 8 / grid.x);
+    launch(add_gains, dim3(grid.x, std::min(stripes.x, wanted)), static_cast<const float*>(rows.data), band, weight,
+           fixed, static_cast<const float*>(candidates.data), count, rows.dim, sums, lists, room, near);
+  }
+
+  static void add_to(std::int64_t* out, const Array<unsigned long long>& sums) {
+    const std::vector<unsigned long long> host = sums.to_host();
+    for (std::size_t i = 0; i < host.size(); ++i) out[i] += static_cast<std::int64_t>(host[i]);
   }
 
   Array<unsigned long long> zeros(std::int64_t count) {

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "seine/backend.hpp"
+
 namespace seine {
 
 // out[r * picks + p] = op(rows[r], picks_p): rows are given one by one, picks lie one behind the other.
@@ -28,6 +30,26 @@ const RowKernels& row_kernels();
 
 const RowKernels& row_kernels_avx2();
 const RowKernels* row_kernels_avx512();  // null where the compiler or the processor has none
+
+// Some ground rows of facility location, padded to a multiple of kGainWidth with rows to which nothing adds (above: 2).
+struct GainRows {
+  static constexpr std::int64_t kGainWidth = 8;
+  const float *above, *below;  // coverage; see gain_between in rules.hpp
+  const double* at_above;      // fixed.rounded(weight * above)
+  const double* weight;
+  const std::int32_t* number;
+};
+
+// Sum of gain_between over the rows and how many of them add; dots: one per row, readable to the padded end. The rows
+// that add are appended to `near` where it is not null, one by one.
+struct GainSum {
+  double gain;
+  std::int64_t adding;
+};
+GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed, Near* near);
+// The same over a list, where `best` is how far each ground row is covered; weight: of each, null: 1.
+GainSum sum_listed_gains(const Near* list, std::int64_t count, const float* best, const double* weight,
+                         FixedPoint fixed);
 
 // Inner product in float64.
 double wide_dot(const double* x, const double* y, std::int64_t dim);

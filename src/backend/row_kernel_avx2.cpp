@@ -75,6 +75,81 @@ const RowKernels& row_kernels() {
   return *kBest;
 }
 
+GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed, Near* near) {
+  const __m256d scale = _mm256_set1_pd(1 / fixed.unit()), half = _mm256_set1_pd(0.5);
+  __m256d sum = _mm256_setzero_pd();
+  std::int64_t adding = 0;
+  // Four rows of a register of similarities, where `adds`.
+  const auto add = [&](__m128 similarity, __m128 adds, std::int64_t at) {
+    const __m256d value = _mm256_mul_pd(_mm256_loadu_pd(rows.weight + at), _mm256_cvtps_pd(similarity));
+    const __m256d gain =
+        _mm256_sub_pd(_mm256_floor_pd(_mm256_fmadd_pd(value, scale, half)), _mm256_loadu_pd(rows.at_above + at));
+    const __m256d mask = _mm256_castsi256_pd(_mm256_cvtepi32_epi64(_mm_castps_si128(adds)));
+    sum = _mm256_add_pd(sum, _mm256_and_pd(gain, mask));
+  };
+  for (std::int64_t k = 0; k < count; k += GainRows::kGainWidth) {
+    // Coverage is not negative, so that a similarity above it needs no clipping at 0; `below` is at most 1.
+    const __m256 similarity = _mm256_min_ps(_mm256_loadu_ps(dots + k), _mm256_loadu_ps(rows.below + k));
+    const __m256 adds = _mm256_cmp_ps(similarity, _mm256_loadu_ps(rows.above + k), _CMP_GT_OQ);
+    auto which = static_cast<unsigned>(_mm256_movemask_ps(adds));
+    if (which == 0) continue;  // most similarities add nothing
+    add(_mm256_castps256_ps128(similarity), _mm256_castps256_ps128(adds), k);
+    add(_mm256_extractf128_ps(similarity, 1), _mm256_extractf128_ps(adds, 1), k + 4);
+    if (near) {
+      for (; which != 0; which &= which - 1) {
+        const std::int64_t at = k + __builtin_ctz(which);
+        near[adding++] = {rows.number[at], dots[at] < 1 ? dots[at] : 1};
+      }
+    } else {
+      adding += __builtin_popcount(which);
+    }
+  }
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
+  return {_mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two))), adding};
+}
+
+namespace {
+
+// With a mask, because GCC 12 warns of the plain gathers' undefined registers.
+__m128 gathered(const float* from, __m128i rows) {
+  return _mm_mask_i32gather_ps(_mm_setzero_ps(), from, rows, _mm_castsi128_ps(_mm_set1_epi32(-1)), 4);
+}
+__m256d gathered(const double* from, __m128i rows) {
+  return _mm256_mask_i32gather_pd(_mm256_setzero_pd(), from, rows, _mm256_castsi256_pd(_mm256_set1_epi64x(-1)), 8);
+}
+
+}  // namespace
+
+GainSum sum_listed_gains(const Near* list, std::int64_t count, const float* best, const double* weight,
+                         FixedPoint fixed) {
+  const __m256d scale = _mm256_set1_pd(1 / fixed.unit()), half = _mm256_set1_pd(0.5);
+  const auto rounded = [&](__m128 coverage, __m256d weights) {
+    return _mm256_floor_pd(_mm256_fmadd_pd(_mm256_mul_pd(weights, _mm256_cvtps_pd(coverage)), scale, half));
+  };
+  __m256d sum = _mm256_setzero_pd();
+  GainSum out{0, 0};
+  std::int64_t k = 0;
+  for (; k + 4 <= count; k += 4) {  // rows and similarities take turns
+    const __m256 four = _mm256_permutevar8x32_ps(_mm256_loadu_ps(reinterpret_cast<const float*>(list + k)),
+                                                 _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+    const __m128i rows = _mm_castps_si128(_mm256_castps256_ps128(four));
+    const __m128 similarity = _mm256_extractf128_ps(four, 1), above = gathered(best, rows);
+    const __m256d weights = weight ? gathered(weight, rows) : _mm256_set1_pd(1);
+    const __m128 adds = _mm_cmpgt_ps(similarity, above);
+    const __m256d gain = _mm256_sub_pd(rounded(similarity, weights), rounded(above, weights));
+    sum = _mm256_add_pd(sum, _mm256_and_pd(gain, _mm256_castsi256_pd(_mm256_cvtepi32_epi64(_mm_castps_si128(adds)))));
+    out.adding += __builtin_popcount(static_cast<unsigned>(_mm_movemask_ps(adds)));
+  }
+  for (; k < count; ++k) {
+    const float above = best[list[k].row];
+    out.gain += gain_between(above, 1, list[k].similarity, weight ? weight[list[k].row] : 1, fixed);
+    out.adding += list[k].similarity > above;
+  }
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
+  out.gain += _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+  return out;
+}
+
 double wide_dot(const double* x, const double* y, std::int64_t dim) {
   double out = 0;
   meet<Dot, Double4, 1, 1, double>(&x, 1, y, 1, dim, &out);
