@@ -174,7 +174,7 @@ class GroundTile {
   }
 
   // A chunk of candidates that meet the tile together.
-  static constexpr std::int64_t kGainChunk = 16;
+  static constexpr std::int64_t kGainChunk = 32;
   void meet(const float* candidates, std::int64_t many) {
     row_kernels().panel_dots(panels_.data(), rows_, candidates, many, dim_, dots_.data());
   }
