@@ -504,7 +504,7 @@ class CpuBackend final : public Backend {
   void meet_ground(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                    const Field& candidates, std::int64_t count, const Visit& visit) {
     const auto* y = static_cast<const float*>(candidates.data);
-    const std::int64_t rows = rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 16, kTileRows);
+    const std::int64_t rows = in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows));
     share_tiles(band.count, rows, [&](std::int64_t first, std::int64_t last, int thread) {
       GroundTile tile(ground, band, first, last, weight, fixed);
       for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
