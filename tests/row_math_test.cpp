@@ -10,6 +10,7 @@
 #include <limits>
 #include <set>
 
+#include "backend/row_kernel.hpp"
 #include "seine/backend.hpp"
 
 namespace seine::test {
@@ -560,6 +561,30 @@ TEST_P(Loops, GainsAndRaise) {
       backend().gains(ground, {some_.size(), some_.data(), above_.data(), below_.data()},
                       weighted ? weight_.data() : nullptr, fixed, ground, rows, gains.data());
       EXPECT_TRUE(same_bits(gains, want)) << "band, dim " << dim << (weighted ? " weighted" : "");
+    }
+  }
+}
+
+// Of every instruction set that this processor has, not only of the widest.
+TEST(RowKernels, PanelsGiveTheCanonicalProduct) {
+  for (const RowKernels* kernels : {&row_kernels_avx2(), row_kernels_avx512()}) {
+    if (!kernels) continue;
+    for (const std::int64_t dim : {1, 3, 15, 16, 17, 31, 32, 33, 48, 100, 128, 131}) {
+      const std::int64_t count = 39, picks = 7, rows = in_panels(count);
+      std::vector<float> x, y, panels(static_cast<std::size_t>(rows * dim), 0.0f),
+          out(static_cast<std::size_t>(rows * picks));
+      std::vector<const float*> pointers;
+      for (std::int64_t i = 0; i < count * dim; ++i)
+        x.push_back(static_cast<float>(draw(static_cast<std::uint64_t>(i)) - 0.5));
+      for (std::int64_t i = 0; i < picks * dim; ++i)
+        y.push_back(static_cast<float>(draw(static_cast<std::uint64_t>(i + 5)) - 0.4));
+      for (std::int64_t i = 0; i < count; ++i) pointers.push_back(x.data() + i * dim);
+      to_panels(pointers.data(), count, dim, panels.data());
+      kernels->panel_dots(panels.data(), rows, y.data(), picks, dim, out.data());
+      for (std::int64_t p = 0; p < picks; ++p)
+        for (std::int64_t i = 0; i < count; ++i)
+          ASSERT_EQ(out[p * rows + i], canonical_dot(x.data() + i * dim, y.data() + p * dim, dim))
+              << kernels->name << ", dim " << dim << ", row " << i << ", pick " << p;
     }
   }
 }

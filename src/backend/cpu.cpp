@@ -312,50 +312,45 @@ class GroundTile {
  public:
   GroundTile(const Field& ground, const Band& band, std::int64_t first, std::int64_t last, const double* weight,
              FixedPoint fixed)
-      : dim_(ground.dim), count_(last - first), fixed_(fixed) {
-    x_ = static_cast<const float*>(ground.data) + first * dim_;
-    if (band.rows) packed_.resize(static_cast<std::size_t>(count_ * dim_));
-    const auto padded = static_cast<std::size_t>(count_ + GainRows::kGainWidth);
-    above_.assign(padded, 2);
-    below_.assign(padded, 1);
-    weight_.assign(padded, 1);
-    at_above_.assign(padded, 0);
-    number_.assign(padded, 0);
-    for (std::size_t k = 0; k < static_cast<std::size_t>(count_); ++k) {
+      : dim_(ground.dim), rows_(in_panels(last - first)), fixed_(fixed) {
+    const auto rows = static_cast<std::size_t>(rows_);
+    panels_.resize(rows * static_cast<std::size_t>(dim_));
+    above_.assign(rows, 2);
+    below_.assign(rows, 1);
+    weight_.assign(rows, 1);
+    at_above_.assign(rows, 0);
+    number_.assign(rows, 0);
+    RowPointers pointers;
+    for (std::size_t k = 0; k < static_cast<std::size_t>(last - first); ++k) {
       const std::int64_t at = first + static_cast<std::int64_t>(k), row = band.rows ? band.rows[at] : at;
-      if (band.rows)
-        std::copy_n(static_cast<const float*>(ground.data) + row * dim_, dim_,
-                    packed_.data() + static_cast<std::int64_t>(k) * dim_);
+      pointers.push_back(static_cast<const float*>(ground.data) + row * dim_);
       above_[k] = band.above[at];
       if (band.below) below_[k] = band.below[at];
       if (weight) weight_[k] = weight[row];
       at_above_[k] = fixed.rounded(weight_[k] * static_cast<double>(above_[k]));
       number_[k] = static_cast<std::int32_t>(band.first + row);
     }
-    if (band.rows) x_ = packed_.data();
-    dots_.resize(static_cast<std::size_t>(kGainChunk * count_ + GainRows::kGainWidth));
-    near_.resize(static_cast<std::size_t>(count_));
+    to_panels(pointers.data(), last - first, dim_, panels_.data());
+    dots_.resize(rows * kGainChunk);
+    near_.resize(rows);
   }
 
   // A chunk of candidates that meet the tile together.
-  static constexpr std::int64_t kGainChunk = 16;
+  static constexpr std::int64_t kGainChunk = 32;
   void meet(const float* candidates, std::int64_t many) {
-    const float* rows[kGainChunk];
-    for (std::int64_t p = 0; p < many; ++p) rows[p] = candidates + p * dim_;
-    row_kernels().dots(rows, many, x_, count_, dim_, dots_.data());
+    row_kernels().panel_dots(panels_.data(), rows_, candidates, many, dim_, dots_.data());
   }
   // What the p-th of them gains here; with the rows that add, where they are wanted.
   GainSum gain(std::int64_t p, bool lists) {
     const GainRows rows{above_.data(), below_.data(), at_above_.data(), weight_.data(), number_.data()};
-    return sum_gains(dots_.data() + p * count_, rows, count_, fixed_, lists ? near_.data() : nullptr);
+    return sum_gains(dots_.data() + p * rows_, rows, rows_, fixed_, lists ? near_.data() : nullptr);
   }
   const Near* near() const { return near_.data(); }
 
  private:
-  std::int64_t dim_, count_;
+  std::int64_t dim_, rows_;  // whole panels
   FixedPoint fixed_;
-  const float* x_;
-  std::vector<float> packed_, above_, below_, dots_;
+  std::vector<float> panels_, above_, below_, dots_;
   std::vector<double> weight_, at_above_;
   std::vector<std::int32_t> number_;
   std::vector<Near> near_;
@@ -658,7 +653,7 @@ class CpuBackend final : public Backend {
   void meet_ground(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                    const Field& candidates, std::int64_t count, const Visit& visit) {
     const auto* y = static_cast<const float*>(candidates.data);
-    const std::int64_t rows = rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 16, kTileRows);
+    const std::int64_t rows = in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows));
     share_tiles(band.count, rows, [&](std::int64_t first, std::int64_t last, int thread) {
       GroundTile tile(ground, band, first, last, weight, fixed);
       for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {

@@ -20,6 +20,8 @@ struct Float8 {
   static Register zero() { return _mm256_setzero_ps(); }
   static Register load(const float* p) { return _mm256_loadu_ps(p); }
   static Register load(const float* p, int lanes) { return _mm256_maskload_ps(p, mask_of(lanes)); }
+  static Register broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+  static void store(float* p, Register r) { _mm256_storeu_ps(p, r); }
   static Register fma(Register x, Register y, Register z) { return _mm256_fmadd_ps(x, y, z); }
   static Register add(Register x, Register y) { return _mm256_add_ps(x, y); }
   static Register subtract(Register x, Register y) { return _mm256_sub_ps(x, y); }
@@ -66,7 +68,7 @@ struct Double4 {
 
 const RowKernels& row_kernels_avx2() {
   static constexpr RowKernels kKernels{"AVX2", meet<Distance2, Float8, 2, 4, float>, meet<Dot, Float8, 2, 4, float>,
-                                       meet<Dot, Double4, 2, 4, float>};
+                                       meet_panels<Float8>, meet<Dot, Double4, 2, 4, float>};
   return kKernels;
 }
 
@@ -87,7 +89,7 @@ GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, F
     const __m256d mask = _mm256_castsi256_pd(_mm256_cvtepi32_epi64(_mm_castps_si128(adds)));
     sum = _mm256_add_pd(sum, _mm256_and_pd(gain, mask));
   };
-  for (std::int64_t k = 0; k < count; k += GainRows::kGainWidth) {
+  for (std::int64_t k = 0; k < count; k += 8) {
     // Coverage is not negative, so that a similarity above it needs no clipping at 0; `below` is at most 1.
     const __m256 similarity = _mm256_min_ps(_mm256_loadu_ps(dots + k), _mm256_loadu_ps(rows.below + k));
     const __m256 adds = _mm256_cmp_ps(similarity, _mm256_loadu_ps(rows.above + k), _CMP_GT_OQ);
@@ -148,6 +150,29 @@ GainSum sum_listed_gains(const Near* list, std::int64_t count, const float* best
   const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
   out.gain += _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
   return out;
+}
+
+void to_panels(const float* const* rows, std::int64_t count, std::int64_t dim, float* panels) {
+  const auto place = [&](std::int64_t r, std::int64_t c) {
+    return panels + (r / kPanelRows * dim + c) * kPanelRows + r % kPanelRows;
+  };
+  std::int64_t r = 0;
+  for (; r + 4 <= count; r += 4) {
+    std::int64_t c = 0;
+    for (; c + 4 <= dim; c += 4) {
+      __m128 x0 = _mm_loadu_ps(rows[r] + c), x1 = _mm_loadu_ps(rows[r + 1] + c), x2 = _mm_loadu_ps(rows[r + 2] + c),
+             x3 = _mm_loadu_ps(rows[r + 3] + c);
+      _MM_TRANSPOSE4_PS(x0, x1, x2, x3);
+      _mm_storeu_ps(place(r, c), x0);
+      _mm_storeu_ps(place(r, c + 1), x1);
+      _mm_storeu_ps(place(r, c + 2), x2);
+      _mm_storeu_ps(place(r, c + 3), x3);
+    }
+    for (; c < dim; ++c)
+      for (std::int64_t i = r; i < r + 4; ++i) *place(i, c) = rows[i][c];
+  }
+  for (; r < count; ++r)
+    for (std::int64_t c = 0; c < dim; ++c) *place(r, c) = rows[r][c];
 }
 
 double wide_dot(const double* x, const double* y, std::int64_t dim) {

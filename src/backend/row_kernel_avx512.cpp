@@ -17,6 +17,8 @@ struct Float16 {
   static Register load(const float* p, int lanes) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), p);
   }
+  static Register broadcast(const float* p) { return _mm512_set1_ps(*p); }
+  static void store(float* p, Register r) { _mm512_storeu_ps(p, r); }
   static Register fma(Register x, Register y, Register z) { return _mm512_fmadd_ps(x, y, z); }
   static Register add(Register x, Register y) { return _mm512_add_ps(x, y); }
   static Register subtract(Register x, Register y) { return _mm512_sub_ps(x, y); }
@@ -67,7 +69,8 @@ struct Double8 {
 
 const RowKernels* row_kernels_avx512() {
   static constexpr RowKernels kKernels{"AVX-512", meet<Distance2, Float16, 4, 4, float>,
-                                       meet<Dot, Float16, 4, 4, float>, meet<Dot, Double8, 4, 4, float>};
+                                       meet<Dot, Float16, 4, 4, float>, meet_panels<Float16>,
+                                       meet<Dot, Double8, 4, 4, float>};
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") ? &kKernels : nullptr;
 }

@@ -116,5 +116,48 @@ void meet(const X* const* rows, std::int64_t count, const typename V::Value* pic
   while (p < pick_count) band.template operator()<1>();
 }
 
+// Lanes first, first + stride, ... of R registers of rows in a panel with P picks, folded as row_math.hpp pairs them.
+template <class V, int R, int P, int Stride>
+[[gnu::always_inline]] inline Block<V, R, P> panel_lanes(const float* panel, const float* picks, std::int64_t dim,
+                                                         int first) {
+  if constexpr (Stride == kLanes) {
+    Block<V, R, P> block;
+    for (int r = 0; r < R; ++r)
+      for (int p = 0; p < P; ++p) block.sum[r][p] = V::zero();
+    for (std::int64_t c = first; c < dim; c += kLanes) {
+      typename V::Register xs[R];
+      for (int r = 0; r < R; ++r) xs[r] = V::load(panel + c * kPanelRows + r * V::kWidth);
+      for (int p = 0; p < P; ++p) {
+        const auto y = V::broadcast(picks + p * dim + c);
+        for (int r = 0; r < R; ++r) block.sum[r][p] = V::fma(xs[r], y, block.sum[r][p]);
+      }
+    }
+    return block;
+  } else {
+    Block<V, R, P> even = panel_lanes<V, R, P, 2 * Stride>(panel, picks, dim, first);
+    if (first + Stride < dim)  // else those lanes are empty
+      even.add(panel_lanes<V, R, P, 2 * Stride>(panel, picks, dim, first + Stride));
+    return even;
+  }
+}
+
+template <class V>
+void meet_panels(const float* panels, std::int64_t rows, const float* picks, std::int64_t pick_count, std::int64_t dim,
+                 float* out) {
+  constexpr int R = 2, P = 4;
+  for (std::int64_t r = 0; r < rows; r += R * V::kWidth) {
+    const float* panel = panels + r / kPanelRows * dim * kPanelRows + r % kPanelRows;
+    std::int64_t p = 0;
+    const auto band = [&]<int Width>() {
+      const Block<V, R, Width> block = panel_lanes<V, R, Width, 1>(panel, picks + p * dim, dim, 0);
+      for (int i = 0; i < R; ++i)
+        for (int k = 0; k < Width; ++k) V::store(out + (p + k) * rows + r + i * V::kWidth, block.sum[i][k]);
+      p += Width;
+    };
+    while (p + P <= pick_count) band.template operator()<P>();
+    while (p < pick_count) band.template operator()<1>();
+  }
+}
+
 }  // namespace
 }  // namespace seine
