@@ -3,6 +3,7 @@
 #include <chrono>
 #include <random>
 
+#include "errors.hpp"
 #include "seine/random.hpp"
 #include "selecting.hpp"
 
@@ -140,6 +141,23 @@ TEST(Scores, TheBestOfEveryKindToTheBit) {
       }
     }
   }
+}
+
+// Of several faults the first one is named, whichever thread meets its row first.
+TEST(Scores, TheFirstFaultIsNamed) {
+  Scenario scenario;
+  TestPool& pool = scenario.pool;
+  pool.rows = 9000, pool.classes = 500;  // several blocks
+  pool.p.assign(static_cast<std::size_t>(pool.rows * pool.classes), 1.0 / 512);
+  for (std::int64_t row = 0; row < pool.rows; ++row) pool.p[static_cast<std::size_t>(row * pool.classes)] = 13.0 / 512;
+  for (const std::int64_t row : {2500, 4100, 4101, 8999})
+    pool.p[static_cast<std::size_t>(row * pool.classes + 7)] = 0.25;
+  pool.p[static_cast<std::size_t>(3000 * pool.classes + 499)] = std::nan("");
+  const SharedFolder folder(world());
+  const PoolRequest request = share_scenario(world(), scenario, folder);
+  for (int repeat = 0; repeat < 10; ++repeat)
+    expect_error(Exit::bad_data, "dataset \"probabilities\", row 2500: expected a sum of 1 within 0.001, found 1.248",
+                 [&] { select_on(world(), request_for("entropy", 5), request, "cpu", 3); });
 }
 
 // Which rows are scored in full says nothing about the content.
