@@ -25,9 +25,10 @@ void Scorer::keep_best(const Distributions& rows, const Role* role) {
     const bool can_rule_out = floor > kNoCandidate.value;
     if (can_rule_out) score_kernels().bounds(kind_, narrow(rows, i, count), count, passes_, classes_, values_.data());
     chosen_.clear();
-    for (std::int64_t r = 0; r < count; ++r)
-      if (role[i + r] == Role::candidate && !(can_rule_out && values_[static_cast<std::size_t>(r)] < floor))
-        chosen_.push_back(i + r);
+    for (std::int64_t r = 0; r < count; ++r) {
+      const bool is_ruled_out = can_rule_out && values_[static_cast<std::size_t>(r)] < floor;
+      if (role[i + r] == Role::candidate && !is_ruled_out) chosen_.push_back(i + r);
+    }
     offer(rows);
   });
 }
