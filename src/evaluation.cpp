@@ -4,10 +4,12 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "backend/score_kernel.hpp"
 #include "csv.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
@@ -70,6 +72,8 @@ Predictions read_predictions(const Comm& comm, const OpenedPool& opened) {
   out.has_classes = shape.reference_classes || shape.classes > 0;
   out.has_scores = shape.classes > 0;
   std::vector<double> block;
+  std::vector<float> scores;
+  ExactScores exact;
   const auto read_block = [&](std::int64_t first, std::int64_t count) {
     if (shape.reference_classes) {
       const std::vector<std::int64_t> classes = opened.files.read_integers(Dataset::classes, first, count);
@@ -78,11 +82,14 @@ Predictions read_predictions(const Comm& comm, const OpenedPool& opened) {
     if (!out.has_scores) return;
     block.resize(static_cast<std::size_t>(count * width));
     opened.files.read_probabilities(first, count, block);
-    for (const double* p = block.data(); p != block.data() + block.size(); p += width) {
-      out.entropy.push_back(static_cast<float>(Entropy{}(p, passes, shape.classes)));
-      out.margin.push_back(static_cast<float>(Margin{}(p, passes, shape.classes)));
-      if (!shape.reference_classes) out.classes.push_back(top_two(p, passes, shape.classes).best);
+    scores.resize(static_cast<std::size_t>(count));
+    for (auto& [kind, column] : {std::pair{ScoreKind::entropy, &out.entropy}, {ScoreKind::margin, &out.margin}}) {
+      exact(kind, block.data(), count, passes, shape.classes, scores.data());
+      column->insert(column->end(), scores.begin(), scores.end());
     }
+    if (shape.reference_classes) return;
+    for (std::int64_t i = 0; i < count; ++i)
+      out.classes.push_back(top_two(block.data() + i * width, passes, shape.classes).best);
   };
   comm.agree([&] { for_blocks(opened.own, width * static_cast<std::int64_t>(sizeof(double)), read_block); });
   out.distinct_classes = count_distinct(comm, out.classes);

@@ -11,11 +11,10 @@
 #include <fmt/format.h>
 
 #include "backend/row_kernel.hpp"
-#include "backend/score_kernel.hpp"
 #include "backend/workers.hpp"
-#include "best.hpp"
 #include "file_rows.hpp"
 #include "fingerprint.hpp"
+#include "scorer.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -71,98 +70,6 @@ std::vector<Block> blocks_of(const Ownership& own, std::int64_t row_bytes, std::
     }
   return blocks;
 }
-
-// The scores of rows as they are read, by one thread: of every row, or only the best candidates. For these a row is
-// scored in float64 only if a bound in float32 cannot rule it out: if it is not below what the best so far of any
-// thread have all reached.
-class Scorer {
- public:
-  Scorer(const PoolShape& shape, ScoreKind kind, std::int64_t best, std::atomic<double>& floor)
-      : kind_(kind),
-        passes_(std::max<std::int64_t>(shape.passes, 1)),
-        classes_(shape.classes),
-        width_(passes_ * classes_),
-        wants_best_(best > 0),
-        best_(std::max<std::int64_t>(best, 1)),
-        floor_(floor) {}
-
-  // out[i]: of row i of `rows`.
-  void score_all(const Distributions& rows, float* out) {
-    for_steps(rows.count, [&](std::int64_t i, std::int64_t count) {
-      exact_(kind_, wide(rows, i, count), count, passes_, classes_, out + i);
-    });
-  }
-
-  // role[i]: of row i of `rows`.
-  void keep_best(const Distributions& rows, const Role* role) {
-    for_steps(rows.count, [&](std::int64_t i, std::int64_t count) {
-      const double floor = floor_.load(std::memory_order_relaxed);
-      const bool can_rule_out = floor > kNoCandidate.value;
-      if (can_rule_out) score_kernels().bounds(kind_, narrow(rows, i, count), count, passes_, classes_, values_.data());
-      chosen_.clear();
-      for (std::int64_t r = 0; r < count; ++r)
-        if (role[i + r] == Role::candidate && !(can_rule_out && values_[static_cast<std::size_t>(r)] < floor))
-          chosen_.push_back(i + r);
-      offer(rows);
-    });
-  }
-
-  std::vector<Candidate> best() { return wants_best_ ? best_.take() : std::vector<Candidate>(); }
-
- private:
-  static constexpr std::int64_t kStepRows = 1024;
-
-  // Few rows at a time: they stay in the cache with their float64 copies, and the floor rises early.
-  template <class Work>
-  void for_steps(std::int64_t rows, const Work& work) {
-    const std::int64_t step = std::clamp<std::int64_t>(16384 / width_, 1, kStepRows);
-    values_.resize(static_cast<std::size_t>(step));
-    for (std::int64_t i = 0; i < rows; i += step) work(i, std::min(step, rows - i));
-  }
-
-  void offer(const Distributions& rows) {
-    if (chosen_.empty()) return;
-    const auto count = static_cast<std::int64_t>(chosen_.size());
-    wide_.resize(static_cast<std::size_t>(count * width_));
-    for (std::int64_t k = 0; k < count; ++k)
-      copy(rows, chosen_[static_cast<std::size_t>(k)], 1, wide_.data() + k * width_);
-    exact_(kind_, wide_.data(), count, passes_, classes_, values_.data());
-    for (std::size_t k = 0; k < chosen_.size(); ++k) best_.offer({values_[k], rows.first + chosen_[k]});
-    double known = floor_.load(std::memory_order_relaxed);
-    while (best_.floor() > known && !floor_.compare_exchange_weak(known, best_.floor(), std::memory_order_relaxed)) {
-    }
-  }
-
-  void copy(const Distributions& rows, std::int64_t first, std::int64_t count, double* out) const {
-    if (rows.narrow)
-      std::copy_n(rows.narrow + first * width_, count * width_, out);
-    else
-      std::copy_n(rows.wide + first * width_, count * width_, out);
-  }
-  const double* wide(const Distributions& rows, std::int64_t first, std::int64_t count) {
-    if (rows.wide) return rows.wide + first * width_;
-    wide_.resize(static_cast<std::size_t>(count * width_));
-    copy(rows, first, count, wide_.data());
-    return wide_.data();
-  }
-  const float* narrow(const Distributions& rows, std::int64_t first, std::int64_t count) {
-    if (rows.narrow) return rows.narrow + first * width_;
-    narrow_.resize(static_cast<std::size_t>(count * width_));
-    std::transform(rows.wide + first * width_, rows.wide + (first + count) * width_, narrow_.begin(),
-                   [](double x) { return static_cast<float>(x); });
-    return narrow_.data();
-  }
-
-  ScoreKind kind_;
-  std::int64_t passes_, classes_, width_;
-  bool wants_best_;
-  Best best_;
-  std::atomic<double>& floor_;  // of all threads
-  ExactScores exact_;
-  std::vector<std::int64_t> chosen_;
-  std::vector<float> values_, narrow_;
-  std::vector<double> wide_;
-};
 
 // Where the vectors of a block go: into the fields, or, where these are not host memory, to be copied there; null where
 // they are only checked and hashed.

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backend/row_kernel.hpp"
+#include "best.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -330,12 +331,12 @@ std::vector<Candidate> best_of(const Comm& comm, std::vector<Candidate> mine, st
 
 std::vector<std::int64_t> draw_rows(const Pool& pool, std::uint64_t seed, Purpose purpose, std::int64_t count,
                                     const std::function<bool(std::int64_t own)>& among) {
-  std::vector<Candidate> mine;
+  Best best(std::max<std::int64_t>(count, 1));
   for (std::int64_t i = 0; i < pool.own(); ++i) {
     const std::int64_t row = pool.columns.rows[static_cast<std::size_t>(i)];
-    if (among(i)) mine.push_back({-uniform(seed, purpose, static_cast<std::uint64_t>(row)), row});
+    if (among(i)) best.offer({-uniform(seed, purpose, static_cast<std::uint64_t>(row)), row});
   }
-  return rows_of(best_of(pool.comm(), std::move(mine), count));
+  return rows_of(best_of(pool.comm(), best.take(), count));
 }
 
 double largest_over(const Comm& comm, std::span<const double> mine) {

@@ -108,20 +108,6 @@ std::vector<std::uint16_t> halves(const std::vector<float>& values) {
   return half;
 }
 
-std::vector<double> distributions(std::mt19937_64& random, std::int64_t count, std::int64_t classes) {
-  std::vector<double> p(static_cast<std::size_t>(count * classes));
-  std::exponential_distribution<double> draw;
-  for (std::size_t i = 0; i < p.size(); i += static_cast<std::size_t>(classes)) {
-    for (std::int64_t c = 0; c < classes; ++c) p[i + static_cast<std::size_t>(c)] = draw(random) * draw(random);
-    const auto first = p.begin() + static_cast<std::ptrdiff_t>(i);
-    const double sum = std::accumulate(first, first + static_cast<std::ptrdiff_t>(classes), 0.0);
-    for (std::int64_t c = 0; c < classes; ++c) p[i + static_cast<std::size_t>(c)] /= sum;
-    if (i == 0)  // a certain one
-      for (std::int64_t c = 0; c < classes; ++c) p[static_cast<std::size_t>(c)] = c == 0;
-  }
-  return p;
-}
-
 // Matrix on a backend.
 struct Matrix {
   Array<float> single;
@@ -198,33 +184,6 @@ INSTANTIATE_TEST_SUITE_P(Sizes, CudaLoops,
                            return std::to_string(std::get<0>(size.param)) + "x" +
                                   std::to_string(std::get<1>(size.param));
                          });
-
-TEST_P(CudaLoops, ScoresAndResiduals) {
-  const std::int64_t classes = dim() == 1 ? 2 : dim();
-  for (const std::int64_t passes : {1, 3}) {
-    for (const ScoreKind kind : {ScoreKind::entropy, ScoreKind::least_confidence, ScoreKind::margin, ScoreKind::bald})
-      compare("score", [&](Backend& on, std::mt19937_64& random) {
-        const Array<double> p(on, distributions(random, rows() * passes, classes));
-        const Array<float> out(on, rows());
-        on.score(kind, p.data(), rows(), passes, classes, out.data());
-        Bits bits;
-        add_all(bits, out.to_host());
-        return bits;
-      });
-    for (const bool labels : {false, true})
-      compare("residuals", [&](Backend& on, std::mt19937_64& random) {
-        const Array<double> p(on, distributions(random, rows() * passes, classes));
-        std::vector<std::int64_t> y(static_cast<std::size_t>(rows()));
-        for (std::size_t i = 0; i < y.size(); ++i) y[i] = static_cast<std::int64_t>(i) % (classes + 1) - 1;
-        const Array<std::int64_t> given(on, y);
-        const Array<float> out(on, rows() * classes);
-        on.residuals(p.data(), labels ? given.data() : nullptr, rows(), passes, classes, out.data());
-        Bits bits;
-        add_all(bits, out.to_host());
-        return bits;
-      });
-  }
-}
 
 TEST_P(CudaLoops, NormsAndUnitRows) {
   for (const Element type : {Element::f32, Element::f16})

@@ -643,44 +643,6 @@ TEST_P(Loops, Top) {
   }
 }
 
-TEST_P(Loops, ScoresAndResiduals) {
-  for (const auto& [passes, classes] : {std::pair{1, 2}, {1, 10}, {4, 3}, {7, 33}}) {
-    const std::int64_t rows = 270;
-    std::vector<double> p;
-    for (std::int64_t i = 0; i < rows * passes; ++i) {
-      double sum = 0;
-      for (int c = 0; c < classes; ++c) {
-        p.push_back(i % 9 == 0 ? (c == i % classes) : draw(static_cast<std::uint64_t>(i * classes + c)));
-        sum += p.back();
-      }
-      for (int c = 0; c < classes; ++c) p[p.size() - 1 - static_cast<std::size_t>(c)] /= sum;
-    }
-    const Array<double> p_ = put(p);
-    const std::int64_t per_row = passes * classes;
-    for (const ScoreKind kind : {ScoreKind::entropy, ScoreKind::least_confidence, ScoreKind::margin, ScoreKind::bald}) {
-      Array<float> out = room<float>(rows);
-      backend().score(kind, p_.data(), rows, passes, classes, out.data());
-      std::vector<float> want;
-      with_score(kind, [&](auto score) {
-        for (std::int64_t i = 0; i < rows; ++i)
-          want.push_back(static_cast<float>(score(p.data() + i * per_row, passes, classes)));
-      });
-      EXPECT_TRUE(same_bits(out.to_host(), want)) << static_cast<int>(kind);
-    }
-    std::vector<std::int64_t> y;
-    for (std::int64_t i = 0; i < rows; ++i) y.push_back(i % 4 == 0 ? -1 : i % classes);
-    const Array<std::int64_t> y_ = put(y);
-    for (const bool labelled : {false, true}) {
-      Array<float> out = room<float>(rows * classes);
-      backend().residuals(p_.data(), labelled ? y_.data() : nullptr, rows, passes, classes, out.data());
-      std::vector<float> want(static_cast<std::size_t>(rows * classes));
-      for (std::int64_t i = 0; i < rows; ++i)
-        residual(p.data() + i * per_row, passes, classes, labelled ? y[i] : -1, want.data() + i * classes);
-      EXPECT_TRUE(same_bits(out.to_host(), want));
-    }
-  }
-}
-
 TEST_P(Loops, Gram) {
   const std::int64_t rows = 300, dim = 19;
   const std::vector<float> x = rows_of(rows * dim, 9);

@@ -110,12 +110,6 @@ class Backend {
   virtual void copy_out(void* host, const void* from, std::size_t bytes) = 0;
 
   // --- one value per row ---
-  // p: [rows, passes, classes]. out: float32, the score rounded once.
-  virtual void score(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes,
-                     float* out) = 0;
-  // out: [rows, classes]. y: class per row, negative: the predicted one; null: all predicted.
-  virtual void residuals(const double* p, const std::int64_t* y, std::int64_t rows, std::int64_t passes,
-                         std::int64_t classes, float* out) = 0;
   // Divides each row by its 2-norm, summed in float64, rounding to float32; a zero row stays zero.
   virtual void unit_rows(float* x, std::int64_t rows, std::int64_t dim) = 0;
   // Canonical inner product of each row with itself, in float64.

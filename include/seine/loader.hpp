@@ -29,7 +29,7 @@ struct Loaded {
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
             const PoolRequest& request, const Console* console);
 
-// Collective. Scores of single rows by global number, in the order given: read again, where the pool has none.
+// Collective. Scores of single rows by global number, in the order given, read again.
 std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind kind,
                              std::span<const std::int64_t> rows);
 

@@ -48,16 +48,6 @@ class CheckedBackend final : public Backend {
     cpu_->copy_out(host, from, bytes);
   }
 
-  void score(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes,
-             float* out) override {
-    const Open open(*this);
-    cpu_->score(kind, p, rows, passes, classes, out);
-  }
-  void residuals(const double* p, const std::int64_t* y, std::int64_t rows, std::int64_t passes, std::int64_t classes,
-                 float* out) override {
-    const Open open(*this);
-    cpu_->residuals(p, y, rows, passes, classes, out);
-  }
   void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override {
     const Open open(*this);
     cpu_->unit_rows(x, rows, dim);

@@ -2,8 +2,6 @@
 // in the caches. Every row is computed by the canonical kernel alone, so tiles and chunks decide nothing but time.
 #include "backend/cpu.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -16,7 +14,6 @@
 #include <vector>
 
 #include "backend/row_kernel.hpp"
-#include "backend/score_kernel.hpp"
 #include "backend/workers.hpp"
 #include "best.hpp"
 #include "seine/error.hpp"
@@ -25,7 +22,6 @@ namespace seine {
 namespace {
 
 constexpr std::int64_t kTileRows = 256;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 // Rows of `field` as float32: in place, or widened into `scratch`.
 const float* float_rows(const Field& field, std::int64_t first, std::int64_t count, std::vector<float>& scratch) {
@@ -400,31 +396,13 @@ class CpuBackend final : public Backend {
   bool is_host_memory() const override { return true; }
 
   void* allocate(std::size_t bytes) override {
-    const std::size_t unit = bytes >= 2 * kHugePage ? kHugePage : 64;
-    const std::size_t size = (std::max<std::size_t>(bytes, 1) + unit - 1) / unit * unit;
-    void* memory = std::aligned_alloc(unit, size);
+    void* memory = std::aligned_alloc(64, (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64);
     if (!memory) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
-    if (unit == kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // fewer faults when it is filled; else nothing lost
     return memory;
   }
   void release(void* memory, std::size_t) noexcept override { std::free(memory); }
   void copy_in(void* to, const void* host, std::size_t bytes) override { std::memcpy(to, host, bytes); }
   void copy_out(void* host, const void* from, std::size_t bytes) override { std::memcpy(host, from, bytes); }
-
-  void score(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes,
-             float* out) override {
-    for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
-      ExactScores{}(kind, p + first * passes * classes, last - first, passes, classes, out + first);
-    });
-  }
-
-  void residuals(const double* p, const std::int64_t* y, std::int64_t rows, std::int64_t passes, std::int64_t classes,
-                 float* out) override {
-    for_tiles(rows, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i)
-        residual(p + i * passes * classes, passes, classes, y ? y[i] : -1, out + i * classes);
-    });
-  }
 
   void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override {
     for_tiles(rows, [&](std::int64_t first, std::int64_t last) {

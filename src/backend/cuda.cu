@@ -136,20 +136,6 @@ __device__ inline std::int64_t threads_of_grid() {
   return static_cast<std::int64_t>(gridDim.x) * blockDim.x;
 }
 
-// Reads passes * classes * 8 bytes per row; a logarithm (about 50 flops) per value where the score has one.
-template <class Score>
-__global__ void score_rows(const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes, float* out) {
-  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid())
-    out[i] = static_cast<float>(Score{}(p + i * passes * classes, passes, classes));
-}
-
-// Reads passes * classes * 8 bytes per row, twice where the class is the predicted one; writes classes * 4.
-__global__ void residual_rows(const double* p, const std::int64_t* y, std::int64_t rows, std::int64_t passes,
-                              std::int64_t classes, float* out) {
-  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid())
-    residual(p + i * passes * classes, passes, classes, y ? y[i] : -1, out + i * classes);
-}
-
 // A warp owns a row. Reads dim * 4 bytes twice (the second time from L1) and writes them; dim fused operations and
 // divisions in float64.
 __global__ void unit_row(float* x, std::int64_t rows, std::int64_t dim) {
@@ -546,20 +532,6 @@ class CudaBackend final : public Backend {
   void copy_out(void* host, const void* from, std::size_t bytes) override {
     enter();
     check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_));
-    finish();
-  }
-
-  void score(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes, std::int64_t classes,
-             float* out) override {
-    with_score(kind, [&](auto score) {
-      launch(score_rows<decltype(score)>, blocks(rows, kThreads), p, rows, passes, classes, out);
-    });
-    finish();
-  }
-
-  void residuals(const double* p, const std::int64_t* y, std::int64_t rows, std::int64_t passes, std::int64_t classes,
-                 float* out) override {
-    launch(residual_rows, blocks(rows, kThreads), p, y, rows, passes, classes, out);
     finish();
   }
 
