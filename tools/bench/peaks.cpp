@@ -1,0 +1,61 @@
+// Built for this very processor (-march=native), so that the bounds are the machine's and not a compiler flag's.
+#include "peaks.hpp"
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Calls per second, of the fastest of several.
+template <class Work>
+double best_rate(int runs, Work work) {
+  double best = 0;
+  for (int run = 0; run < runs; ++run) {
+    const Clock::time_point start = Clock::now();
+    work();
+    best = std::max(best, 1 / std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return best;
+}
+
+}  // namespace
+
+Peaks measure_peaks(int threads) {
+  omp_set_num_threads(threads);
+  Peaks peaks;
+
+  const long cache = std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 32L << 20);
+  const Eigen::Index size = std::min(8 * cache, 2L << 30) / 4 / threads * threads, share = size / threads;
+  Eigen::ArrayXf from(size), to(size);
+#pragma omp parallel for schedule(static)
+  for (int t = 0; t < threads; ++t) {
+    from.segment(t * share, share).setOnes();
+    to.segment(t * share, share).setZero();
+  }
+  const double bytes = 4.0 * static_cast<double>(size);
+  float total = 0;
+  peaks.read = 1e-9 * bytes * best_rate(9, [&] {
+#pragma omp parallel for schedule(static) reduction(+ : total)
+                 for (int t = 0; t < threads; ++t) total += from.segment(t * share, share).sum();
+               });
+  if (!(total > 0)) return {};  // so that the sum is needed
+  peaks.copy = 2e-9 * bytes * best_rate(9, [&] {
+#pragma omp parallel for schedule(static)
+                 for (int t = 0; t < threads; ++t)
+                   std::memcpy(to.data() + t * share, from.data() + t * share, 4 * static_cast<std::size_t>(share));
+               });
+
+  constexpr Eigen::Index kSide = 1536;
+  Eigen::setNbThreads(threads);
+  const Eigen::MatrixXf a = Eigen::MatrixXf::Random(kSide, kSide), b = Eigen::MatrixXf::Random(kSide, kSide);
+  Eigen::MatrixXf c(kSide, kSide);
+  peaks.gemm = 2e-9 * kSide * kSide * kSide * best_rate(9, [&] { c.noalias() = a * b; });
+  return peaks;
+}

@@ -1,0 +1,10 @@
+// What this machine can do at most, measured: the bounds that kernels.cpp holds the kernels against.
+#pragma once
+
+struct Peaks {
+  double read = 0;  // GB/s, of memory far beyond the caches
+  double copy = 0;  // GB/s, read and written bytes together
+  double gemm = 0;  // Gflop/s in float32
+};
+
+Peaks measure_peaks(int threads);  // a second or two; the best of several runs
