@@ -6,10 +6,10 @@
 // Counters: GB/s, Gflop/s, and `share` of the bound that the label names.
 #include <benchmark/benchmark.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -58,10 +58,12 @@ void add(const std::string& name, Run run) {
 
 template <class T>
 std::vector<T> random_values(std::int64_t count, double low, double high) {
-  std::mt19937_64 generator(1);
-  std::uniform_real_distribution<double> between(low, high);
+  std::uint64_t bits = 1;  // a linear congruence (Knuth's MMIX): setting up should not take longer than measuring
   std::vector<T> values(static_cast<std::size_t>(count));
-  for (T& value : values) value = static_cast<T>(between(generator));
+  for (T& value : values) {
+    bits = bits * 6364136223846793005ULL + 1442695040888963407ULL;
+    value = static_cast<T>(low + (high - low) * std::ldexp(static_cast<double>(bits >> 11), -53));
+  }
   return values;
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <vector>
 
 namespace {
 
@@ -41,21 +42,25 @@ Peaks measure_peaks(int threads) {
   }
   const double bytes = 4.0 * static_cast<double>(size);
   float total = 0;
-  peaks.read = 1e-9 * bytes * best_rate(9, [&] {
+  peaks.read = 1e-9 * bytes * best_rate(19, [&] {
 #pragma omp parallel for schedule(static) reduction(+ : total)
                  for (int t = 0; t < threads; ++t) total += from.segment(t * share, share).sum();
                });
   if (!(total > 0)) return {};  // so that the sum is needed
-  peaks.copy = 2e-9 * bytes * best_rate(9, [&] {
+  peaks.copy = 2e-9 * bytes * best_rate(19, [&] {
 #pragma omp parallel for schedule(static)
                  for (int t = 0; t < threads; ++t)
                    std::memcpy(to.data() + t * share, from.data() + t * share, 4 * static_cast<std::size_t>(share));
                });
 
-  constexpr Eigen::Index kSide = 1536;
-  Eigen::setNbThreads(threads);
+  // Every thread has a product of its own: a product shared by all would measure how they wait for one another, too.
+  constexpr Eigen::Index kSide = 768;
+  Eigen::setNbThreads(1);
   const Eigen::MatrixXf a = Eigen::MatrixXf::Random(kSide, kSide), b = Eigen::MatrixXf::Random(kSide, kSide);
-  Eigen::MatrixXf c(kSide, kSide);
-  peaks.gemm = 2e-9 * kSide * kSide * kSide * best_rate(9, [&] { c.noalias() = a * b; });
+  std::vector<Eigen::MatrixXf> products(static_cast<std::size_t>(threads), Eigen::MatrixXf(kSide, kSide));
+  peaks.gemm = 2e-9 * kSide * kSide * kSide * threads * best_rate(99, [&] {
+#pragma omp parallel for schedule(static)
+                 for (int t = 0; t < threads; ++t) products[static_cast<std::size_t>(t)].noalias() = a * b;
+               });
   return peaks;
 }
