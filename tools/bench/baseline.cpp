@@ -2,11 +2,11 @@
 // for a score, a lazy heap over a stored matrix for facility location. They share no code with seine, so they are also
 // an independent check of its picks.
 //
-//   seine_bench_baseline STRATEGY rows=N dim=D picks=B threads=T embeddings=FILE:OFFSET out=FILE   k_center,
-//   facility_location
-//       also seed=S: k_means_pp; and classes=C probabilities=FILE:OFFSET: badge
-//   seine_bench_baseline STRATEGY rows=N passes=T classes=C picks=B threads=T probabilities=FILE:OFFSET out=FILE
-//       entropy, bald
+//   seine_bench_baseline STRATEGY rows=N picks=B threads=T out=FILE KEY=VALUE...
+//     k_center, facility_location   dim=D embeddings=FILE:OFFSET
+//     k_means_pp                    dim=D embeddings=FILE:OFFSET seed=S
+//     badge                         dim=D embeddings=FILE:OFFSET seed=S classes=C probabilities=FILE:OFFSET
+//     entropy, bald                 passes=T classes=C probabilities=FILE:OFFSET
 //   seine_bench_baseline read bytes=N processes=P embeddings=FILE:OFFSET
 //
 // FILE:OFFSET is where float32 begin (a contiguous HDF5 dataset is such a place). Writes the picked rows to `out`, one

@@ -81,18 +81,19 @@ def draw(path, results, subtitle):
         if result.workload != workload:  # a little room above each workload, with its name
             workload, at = result.workload, at + 0.75
             axes.text(0, at - 0.62, workload, transform=axes.get_yaxis_transform(), ha="left", va="center", size=9.5,
-                      weight="bold", color=INK)  # fmt: skip
+                      weight="bold", color=INK, bbox=dict(facecolor="white", edgecolor="none", pad=1))  # fmt: skip
         middle = statistics.median(result.values)
         whiskers = [[middle - min(result.values)], [max(result.values) - middle]]
-        axes.barh(at, middle, height=0.62, color=OURS if result.against == LOOP else PEER, xerr=whiskers,
+        axes.barh(at, middle - 1, left=1, height=0.62, color=OURS if result.against == LOOP else PEER, xerr=whiskers,
                   error_kw=dict(ecolor=INK, elinewidth=1.1, capsize=3))  # fmt: skip
         if result.target:
             axes.plot([result.target.bound] * 2, [at - 0.4, at + 0.4], color=MARK, linewidth=2.4, solid_capstyle="butt")
-        axes.text(max(result.values) * 1.12, at, f"{middle:.3g}", va="center", size=9, color=INK)
+        axes.text(1.12 * max(1, *result.values), at, f"{middle:.3g}", va="center", size=9, color=INK)
         heights.append((at, result.against))
         at += 1.0
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     smallest, largest = (pick(v for r in shown for v in r.values) for pick in (min, max))
     axes.set_xlim(min(0.8, smallest / 1.3), largest * 2)
     axes.set_ylim(at - 0.3, -0.3)
