@@ -164,7 +164,7 @@ void apply_benchmarks(Backend& backend, const Peaks& peaks) {
       const Array<float> a(backend, std::span<const float>(random_values<float>(kRows * kClasses, -1, 1)));
       const Array<double> wide_picks(backend, std::span<const double>(wide));
       Array<double> x2(backend, kRows), a2(backend, kRows);
-      Vectors rows{kRows, {x.data(), Element::f32, kDim}, {}, nullptr, nullptr};
+      Vectors rows{.rows = kRows, .x = {x.data(), Element::f32, kDim}};
       if (each.outer) {
         rows.a = {a.data(), Element::f32, kClasses};
         backend.squared_norms(rows.x, kRows, x2.data());
@@ -172,7 +172,7 @@ void apply_benchmarks(Backend& backend, const Peaks& peaks) {
         rows.x2 = x2.data();
         rows.a2 = a2.data();
       }
-      Picks picks{rows.from(0, kPicks), nullptr};
+      Picks picks{.vectors = rows.from(0, kPicks)};
       if (each.rule == RuleKind::variance) picks.vectors.x = {wide_picks.data(), Element::f64, kDim};
       std::vector<double> host_moments(kPicks);
       for (std::size_t p = 0; p < kPicks; ++p) host_moments[p] = 1e3 + 1e-6 * static_cast<double>(p);
@@ -182,7 +182,7 @@ void apply_benchmarks(Backend& backend, const Peaks& peaks) {
       Array<std::byte> memory(backend, kRows * static_cast<std::int64_t>(state_bytes(each.rule)));
       Array<double> key(backend, kRows);
       Array<std::uint32_t> applied(backend, kRows);
-      const RowStates states{memory.data(), key.data(), applied.data(), nullptr};
+      const RowStates states{.state = memory.data(), .key = key.data(), .applied = applied.data()};
       for (auto _ : state) {
         state.PauseTiming();
         backend.start(each.rule, {}, kRows, states);
@@ -208,10 +208,10 @@ void coverage_benchmarks(Backend& backend, const Peaks& peaks) {
     const Array<float> x = unit_rows();
     const Array<float> above(backend, std::span<const float>(random_values<float>(kRows, 0, 0.5)));
     const Field field{x.data(), Element::f32, kDim};
+    const FixedPoint fixed = FixedPoint::for_sum(kRows << 10, 1);  // room enough in a float64, too
     std::vector<std::int64_t> gains(kCandidates);
     for (auto _ : state)
-      backend.gains(field, {kRows, nullptr, above.data(), nullptr}, nullptr, FixedPoint::for_sum(kRows, 1), field,
-                    kCandidates, gains.data());
+      backend.gains(field, {.count = kRows, .above = above.data()}, nullptr, fixed, field, kCandidates, gains.data());
     report(state, by_dots(peaks), flops);
   });
   add("raise/20000x128,64 picks", [=, &backend](State& state) {

@@ -17,10 +17,14 @@ def _seconds(values):
     return f"{statistics.median(values):.3f}" if values else "-"
 
 
+def _number(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _values(result):
     if not result.values:
         return ["-"] * 3
-    return [f"{value:.3g}" for value in (min(result.values), statistics.median(result.values), max(result.values))]
+    return [_number(value) for value in (min(result.values), statistics.median(result.values), max(result.values))]
 
 
 def verdict(result, quick):
@@ -88,7 +92,7 @@ def draw(path, results, subtitle):
                   error_kw=dict(ecolor=INK, elinewidth=1.1, capsize=3))  # fmt: skip
         if result.target:
             axes.plot([result.target.bound] * 2, [at - 0.4, at + 0.4], color=MARK, linewidth=2.4, solid_capstyle="butt")
-        axes.text(1.12 * max(1, *result.values), at, f"{middle:.3g}", va="center", size=9, color=INK)
+        axes.text(1.12 * max(1, *result.values), at, _number(middle), va="center", size=9, color=INK)
         heights.append((at, result.against))
         at += 1.0
     axes.axvline(1, color=INK, linewidth=0.8)

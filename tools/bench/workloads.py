@@ -104,7 +104,7 @@ def workloads(quick, picks=None):
         Selection(f"k_center, {clustered:,} x 256 in 1,000 clusters", "k_center", cluster_pool, many, at_least(12), repeats=3),
         Selection("k_means_pp, hidden layer 60,000 x 128", "k_means_pp", "hidden", many, at_least(10), share=at_most(17),
                   peers=(Peer("kmeans_plusplus", "scikit-learn, 1 trial"),
-                         Peer("kmeans_plusplus_trials", "scikit-learn, its trials", differs="it takes the best of several draws"))),
+                         Peer("kmeans_plusplus_trials", "scikit-learn, 8 trials", picks=few, differs="it takes the best of several draws"))),
         Selection("badge, hidden layer 60,000 x (128, 10)", "badge", "hidden", many, at_least(12), share=at_most(17),
                   peers=(Peer("badge_authors", "authors' algorithm, NumPy", at_least(250)),
                          Peer("badge", "scikit-activeml Badge", picks=min(many, 20 if quick else 50),
