@@ -69,10 +69,12 @@ def main():
         print(f"This machine is busy (load {here['load_before']:.1f}): the ratios will be too.", file=sys.stderr)
     picks = f"{options.picks:,} picks, " if options.picks else ""
     setting = f"{picks}{options.threads} threads, {options.repeats} repeats in turn{', quick' if options.quick else ''}"
-    cases = [case for case in workloads.workloads(options.quick, options.picks) if options.only in f"{case.group} {case.name}"]
+    cases = [case for case in workloads.workloads(options.quick, options.picks)
+             if options.only in f"{case.group} {case.name}"]  # fmt: skip
     bench, results, kernels = measure.Bench(options, BINARIES), [], None
     if cases:
-        print(f"{here['processor']}, {here['cores']} cores; {setting}; seconds are medians\n\n{report.heading()}")
+        print(f"{here['processor']}, {here['cores']} cores; {setting}; seconds are medians\n")
+        print(report.heading(), flush=True)
     for case in cases:
         for result in bench.measure(case):
             results.append(result)
@@ -83,7 +85,9 @@ def main():
     if not results and not kernels:
         sys.exit("seine: no such case")
 
-    report.write_json(options.folder / "bench.json", here | vars(options) | {"folder": None}, results, kernels)
+    here["load_after"] = os.getloadavg()[0]
+    asked = {name: value for name, value in vars(options).items() if name != "folder"}
+    report.write_json(options.folder / "bench.json", here, asked, results, kernels)
     print(f"\n{options.folder / 'bench.json'}")
     if report.draw(options.folder / "bench.png", results, f"{here['processor']}, {setting}"):
         print(options.folder / "bench.png")

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from workloads import LOOP  # noqa: E402
 
 INK, OURS, PEER, MARK = "#1f2328", "#0b5fa5", "#8fb8da", "#cf222e"
-COLUMNS = (46, 36, 9, 9, 9, 9, 9, 8, 8)  # widths
+COLUMNS = (48, 38, 9, 9, 9, 9, 9, 8, 8)  # widths
 
 
 def _seconds(values):
@@ -35,8 +35,8 @@ def verdict(result, quick):
 
 
 def _cells(cells):
-    texts = [f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}" for i, (cell, width) in enumerate(zip(cells, COLUMNS))]
-    return "".join(texts) + "   " + cells[-1]
+    aligned = zip("<<>>>>>>>", cells, COLUMNS)
+    return "".join(f"{cell:{side}{width}}" for side, cell, width in aligned) + "   " + cells[-1]
 
 
 def heading():
@@ -48,8 +48,9 @@ def line(result, quick):
     agreement = ", ".join(word for word in (agreement, result.note) if word) or "-"
     unit = "" if result.unit == "x" else f" [{result.unit}]"
     target = str(result.target) if result.target else "-"
-    cells = [result.workload, result.against + unit, _seconds(result.theirs), _seconds(result.ours), *_values(result), target]
-    return _cells([*cells, verdict(result, quick), result.missing or agreement])
+    seconds = _seconds(result.theirs), _seconds(result.ours)
+    judgement = verdict(result, quick), result.missing or agreement
+    return _cells([result.workload, result.against + unit, *seconds, *_values(result), target, *judgement])
 
 
 def kernel_table(kernels):
@@ -67,8 +68,8 @@ def kernel_table(kernels):
     return "\n".join(lines)
 
 
-def write_json(path, machine, results, kernels):
-    content = {"machine": machine, "results": [result.as_json() for result in results]}
+def write_json(path, machine, options, results, kernels):
+    content = {"machine": machine, "options": options, "results": [result.as_json() for result in results]}
     if kernels:
         content["kernels"] = kernels
     path.write_text(json.dumps(content, indent=2) + "\n")
