@@ -164,7 +164,7 @@ void apply_benchmarks(Backend& backend, const Peaks& peaks) {
       const Array<float> a(backend, std::span<const float>(random_values<float>(kRows * kClasses, -1, 1)));
       const Array<double> wide_picks(backend, std::span<const double>(wide));
       Array<double> x2(backend, kRows), a2(backend, kRows);
-      Vectors rows{.rows = kRows, .x = {x.data(), Element::f32, kDim}};
+      Vectors rows{.rows = kRows, .x = {x.data(), Element::f32, kDim}, .a = {}};
       if (each.outer) {
         rows.a = {a.data(), Element::f32, kClasses};
         backend.squared_norms(rows.x, kRows, x2.data());

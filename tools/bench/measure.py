@@ -33,6 +33,7 @@ class Result:
     agrees: bool = None
     note: str = ""
     missing: str = ""  # why there is nothing to report
+    load: float = 0  # of the machine, when it was done
 
     def as_json(self):
         return {**asdict(self), "target": str(self.target) if self.target else None}
@@ -117,7 +118,10 @@ class Bench:
     def measure(self, workload):
         """Results of one workload. A group more is a class in workloads.py and a method here."""
         by_type = {Selection: self.selection, Reading: self.reading, WeakScaling: self.weak_scaling, Streaming: self.streaming}
-        return by_type[type(workload)](workload)
+        results = by_type[type(workload)](workload)
+        for result in results:
+            result.load = os.getloadavg()[0]
+        return results
 
     def selection(self, workload):
         pool = self.pool(workload.pool)
