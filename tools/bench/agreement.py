@@ -81,7 +81,9 @@ def agreement(strategy, pool, ours, theirs, differs=""):
     if drawn:  # the fewer the picks, the more a draw varies
         allowed *= max(1, 1000 / len(ours)) ** 0.5
     ratio = measure(pool, ours) / measure(pool, theirs)
-    words = f"{name} {ratio:.3f} of its" if drawn else f"{name} within {max(abs(ratio - 1), 1e-9):.0e}"
+    words = f"{name} {ratio:.3f} of its" if drawn else f"{name} within {abs(ratio - 1):.0e}"
+    if not drawn and abs(ratio - 1) < 1e-9:
+        words = f"the same {name}"
     if differs:
         return None, f"{words}: {differs}"
     return bool(abs(ratio - 1) < allowed), words

@@ -14,6 +14,23 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+#if defined(__AVX512F__)
+using Vector = float __attribute__((vector_size(64)));
+#else
+using Vector = float __attribute__((vector_size(32)));
+#endif
+constexpr int kChains = 12;  // enough to hide how long one takes, and few enough for the registers
+constexpr int kSteps = 1'000'000;
+
+float multiply_and_add(float factor, float summand) {
+  Vector chains[kChains] = {};
+  for (int step = 0; step < kSteps; ++step)
+    for (Vector& chain : chains) chain = chain * factor + summand;
+  float sum = 0;
+  for (const Vector& chain : chains) sum += chain[0];
+  return sum;
+}
+
 // Calls per second, of the fastest of several.
 template <class Work>
 double best_rate(int runs, Work work) {
@@ -46,21 +63,28 @@ Peaks measure_peaks(int threads) {
 #pragma omp parallel for schedule(static) reduction(+ : total)
                  for (int t = 0; t < threads; ++t) total += from.segment(t * share, share).sum();
                });
-  if (!(total > 0)) return {};  // so that the sum is needed
   peaks.copy = 2e-9 * bytes * best_rate(19, [&] {
 #pragma omp parallel for schedule(static)
                  for (int t = 0; t < threads; ++t)
                    std::memcpy(to.data() + t * share, from.data() + t * share, 4 * static_cast<std::size_t>(share));
                });
 
+  constexpr double kFlops = 2.0 * kSteps * kChains * sizeof(Vector) / sizeof(float);
+  const float factor = total > 0 ? 0.5f : 1.0f;  // unknown to the compiler
+  peaks.fma = 1e-9 * kFlops * threads * best_rate(49, [&] {
+#pragma omp parallel for schedule(static) reduction(+ : total)
+                for (int t = 0; t < threads; ++t) total += multiply_and_add(factor, 1e-9f);
+              });
+
   // Every thread has a product of its own: a product shared by all would measure how they wait for one another, too.
-  constexpr Eigen::Index kSide = 768;
+  constexpr Eigen::Index kSide = 384;
   Eigen::setNbThreads(1);
   const Eigen::MatrixXf a = Eigen::MatrixXf::Random(kSide, kSide), b = Eigen::MatrixXf::Random(kSide, kSide);
   std::vector<Eigen::MatrixXf> products(static_cast<std::size_t>(threads), Eigen::MatrixXf(kSide, kSide));
-  peaks.gemm = 2e-9 * kSide * kSide * kSide * threads * best_rate(99, [&] {
+  peaks.gemm = 2e-9 * kSide * kSide * kSide * threads * best_rate(199, [&] {
 #pragma omp parallel for schedule(static)
                  for (int t = 0; t < threads; ++t) products[static_cast<std::size_t>(t)].noalias() = a * b;
                });
+  if (!(total > 0)) return {};  // so that all of it had to be computed
   return peaks;
 }

@@ -4,7 +4,8 @@
 struct Peaks {
   double read = 0;  // GB/s, of memory far beyond the caches
   double copy = 0;  // GB/s, read and written bytes together
-  double gemm = 0;  // Gflop/s in float32
+  double fma = 0;   // Gflop/s in float32, of fused multiply-adds on registers
+  double gemm = 0;  // Gflop/s in float32, of Eigen's matrix product
 };
 
 Peaks measure_peaks(int threads);  // a second or two; the best of several runs

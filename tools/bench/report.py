@@ -54,16 +54,19 @@ def line(result, quick):
 
 
 def kernel_table(kernels):
-    """One line per micro-benchmark; its counters say which bound applies and how close it comes."""
+    """The machine's bounds, and one line per micro-benchmark: which bound applies and how close it comes."""
     context = kernels["context"]
-    lines = [f"{threads} thread{'s' if threads > 1 else ''}: GEMM {float(context[f'gemm_Gflop/s{which}']):.0f} Gflop/s, "
-             f"reading {float(context[f'read_GB/s{which}']):.1f} GB/s, copying {float(context[f'copy_GB/s{which}']):.1f} GB/s"
-             for threads, which in ((1, "_1"), (int(context["threads"]), ""))]  # fmt: skip
-    lines += ["", f"{'kernel':<44}{'us':>12}{'GB/s':>9}{'Gflop/s':>9}{'share':>8}   of"]
+    lines = []
+    for threads, which in ((1, "_1"), (int(context["threads"]), "")):
+        fma, gemm, read, copy = (float(context[name + which]) for name in ("fma_Gflop/s", "gemm_Gflop/s", "read_GB/s", "copy_GB/s"))
+        lines.append(f"{threads} thread{'s' if threads > 1 else ''}: arithmetic {fma:.0f} Gflop/s, GEMM {gemm:.0f} Gflop/s, "
+                     f"reading {read:.1f} GB/s, copying {copy:.1f} GB/s")  # fmt: skip
+    lines += ["", f"{'kernel':<44}{'us':>12}{'GB/s':>9}{'Gflop/s':>9}{'of GEMM':>9}{'share':>8}   of"]
     for run in kernels["benchmarks"]:
         rates = [f"{run[name]:.1f}" if name in run else "-" for name in ("GB/s", "Gflop/s")]
+        of_gemm = f"{100 * run['of_gemm']:.0f} %" if "of_gemm" in run else "-"
         microseconds = run["real_time"] * {"ns": 1e-3, "us": 1, "ms": 1e3}[run["time_unit"]]
-        lines.append(f"{run['name'].removesuffix('/real_time'):<44}{microseconds:>12.1f}{rates[0]:>9}{rates[1]:>9}"
+        lines.append(f"{run['name'].removesuffix('/real_time'):<44}{microseconds:>12.1f}{rates[0]:>9}{rates[1]:>9}{of_gemm:>9}"
                      f"{100 * run['share']:>6.0f} %   {run['label']}")  # fmt: skip
     return "\n".join(lines)
 
@@ -93,7 +96,10 @@ def draw(path, results, subtitle):
                   error_kw=dict(ecolor=INK, elinewidth=1.1, capsize=3))  # fmt: skip
         if result.target:
             axes.plot([result.target.bound] * 2, [at - 0.4, at + 0.4], color=MARK, linewidth=2.4, solid_capstyle="butt")
-        axes.text(1.12 * max(1, *result.values), at, _number(middle), va="center", size=9, color=INK)
+        end = max(1, *result.values)
+        if result.target and end < result.target.bound < 1.7 * end:  # the number would be on the mark
+            end = result.target.bound
+        axes.text(1.12 * end, at, _number(middle), va="center", size=9, color=INK)
         heights.append((at, result.against))
         at += 1.0
     axes.axvline(1, color=INK, linewidth=0.8)
