@@ -9,6 +9,8 @@ build_packages=(
 )
 # For quickstart and benchmarks: real images, and the Python that trains on them.
 python_packages=(dataset-fashion-mnist python3-numpy python3-h5py python3-sklearn python3-matplotlib)
+# For benchmarks alone.
+bench_packages=(libbenchmark-dev libeigen3-dev python3-venv)
 
 is_installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed* ]]; }
 

@@ -1,0 +1,11 @@
+// What this machine can do at most, measured: the bounds that kernels.cpp holds the kernels against.
+#pragma once
+
+struct Peaks {
+  double read = 0;  // GB/s, of memory far beyond the caches
+  double copy = 0;  // GB/s, read and written bytes together
+  double fma = 0;   // Gflop/s in float32, of fused multiply-adds on registers
+  double gemm = 0;  // Gflop/s in float32, of Eigen's matrix product
+};
+
+Peaks measure_peaks(int threads);  // a second or two; the best of several runs
