@@ -11,9 +11,11 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/row_kernel.hpp"
+#include "backend/score_kernel.hpp"
 #include "peaks.hpp"
 #include "seine/backend.hpp"
 
@@ -102,44 +104,51 @@ void row_kernel_benchmarks(const Peaks& peaks) {
   }
 }
 
-// --- The backend's loops, all threads, rows in memory ---
-
-void one_value_per_row(Backend& backend, const Peaks& peaks) {
+// Scores, one thread: the bound that every row gets, and the score itself.
+void score_benchmarks(const Peaks& peaks) {
   struct Shape {
     std::int64_t rows, passes, classes;
   };
-  const auto probabilities = [&backend](const Shape& shape) {
+  const auto probabilities = [](const Shape& shape) {
     std::vector<double> p = random_values<double>(shape.rows * shape.passes * shape.classes, 0, 1);
     for (std::size_t at = 0; at < p.size(); at += static_cast<std::size_t>(shape.classes)) {
       double sum = 0;
       for (std::int64_t c = 0; c < shape.classes; ++c) sum += p[at + static_cast<std::size_t>(c)];
       for (std::int64_t c = 0; c < shape.classes; ++c) p[at + static_cast<std::size_t>(c)] /= sum;
     }
-    return Array<double>(backend, std::span<const double>(p));
+    return p;
   };
-  const Shape single{1'000'000, 1, 10}, many{50'000, 20, 10};
+  const Shape single{2'000'000, 1, 10}, many{100'000, 20, 10};
   const struct {
     const char* name;
     ScoreKind kind;
     Shape shape;
-  } scores[] = {{"score/entropy/1000000x10", ScoreKind::entropy, single},
-                {"score/least_confidence/1000000x10", ScoreKind::least_confidence, single},
-                {"score/margin/1000000x10", ScoreKind::margin, single},
-                {"score/bald/50000x20x10", ScoreKind::bald, many}};
-  for (const auto& score : scores)
-    add(score.name, [=, &backend](State& state) {
-      const auto [rows, passes, classes] = score.shape;
-      const Array<double> p = probabilities(score.shape);
-      Array<float> out(backend, rows);
-      for (auto _ : state) backend.score(score.kind, p.data(), rows, passes, classes, out.data());
+  } scores[] = {{"entropy/2000000x10", ScoreKind::entropy, single},
+                {"least_confidence/2000000x10", ScoreKind::least_confidence, single},
+                {"margin/2000000x10", ScoreKind::margin, single},
+                {"bald/100000x20x10", ScoreKind::bald, many}};
+  for (const auto& score : scores) {
+    const auto [kind, shape] = std::pair(score.kind, score.shape);
+    add(std::string("score_bounds/") + score.name, [=](State& state) {
+      const std::vector<double> wide = probabilities(shape);
+      const std::vector<float> p(wide.begin(), wide.end());
+      std::vector<float> out(static_cast<std::size_t>(shape.rows));
+      for (auto _ : state) score_kernels().bounds(kind, p.data(), shape.rows, shape.passes, shape.classes, out.data());
+      report(state, by_reading(peaks), 4.0 * static_cast<double>(p.size()));
+    });
+    add(std::string("exact_scores/") + score.name, [=](State& state) {
+      const std::vector<double> p = probabilities(shape);
+      std::vector<float> out(static_cast<std::size_t>(shape.rows));
+      ExactScores exact;
+      for (auto _ : state) exact(kind, p.data(), shape.rows, shape.passes, shape.classes, out.data());
       report(state, by_reading(peaks), 8.0 * static_cast<double>(p.size()));
     });
-  add("residuals/1000000x10", [=, &backend](State& state) {
-    const Array<double> p = probabilities(single);
-    Array<float> out(backend, p.size());
-    for (auto _ : state) backend.residuals(p.data(), nullptr, single.rows, 1, single.classes, out.data());
-    report(state, by_reading(peaks), 12.0 * static_cast<double>(p.size()));
-  });
+  }
+}
+
+// --- The backend's loops, all threads, rows in memory ---
+
+void norm_benchmark(Backend& backend, const Peaks& peaks) {
   add("squared_norms/400000x128", [=, &backend](State& state) {
     const Array<float> x(backend, std::span<const float>(random_values<float>(400'000 * 128, -1, 1)));
     Array<double> out(backend, 400'000);
@@ -284,7 +293,8 @@ int main(int argc, char** argv) {
   std::string why;
   const std::unique_ptr<Backend> backend = make_backend("cpu", {threads, 0}, why);
   row_kernel_benchmarks(one);
-  one_value_per_row(*backend, all);
+  score_benchmarks(one);
+  norm_benchmark(*backend, all);
   apply_benchmarks(*backend, all);
   coverage_benchmarks(*backend, all);
   search_benchmarks(*backend, all);
