@@ -66,6 +66,7 @@ void encode_timing(hid_t file, const Timing& timing) {
   set("ranks", std::int64_t{timing.ranks});
   set("threads", std::int64_t{timing.threads});
   set("device", timing.device);
+  set("share", timing.share);
 }
 
 std::string hdf5_of(const Batch& batch, const std::string& created) {
@@ -126,7 +127,7 @@ Json json_of(const Certificate& certificate) {
 Json json_of(const Timing& timing) {
   return {{"read", timing.read},    {"select", timing.select}, {"certificate", timing.certificate},
           {"write", timing.write},  {"ranks", timing.ranks},   {"threads", timing.threads},
-          {"device", timing.device}};
+          {"device", timing.device}, {"share", timing.share}};
 }
 
 std::string json_text_of(const Batch& batch, const std::string& created) {

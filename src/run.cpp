@@ -187,10 +187,9 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;
   Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
-  if (picked.pairs > 0 && comm.is_root())
-    console.info(fmt::format("{:.1f} % of {} rows x {} picks met",
-                             100 * picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(task.batch)),
-                             pool.rows(), task.batch));
+  batch.timing.share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(task.batch));
+  if (batch.timing.share > 0 && comm.is_root())
+    console.info(fmt::format("{:.1f} % of {} rows x {} picks met", 100 * batch.timing.share, pool.rows(), task.batch));
   batch.timing.select = watch.lap() + input.pool.score_seconds;
   if (request.certificate != CertificateMode::off) {
     if (task.console) console.progress("certificate", 0, 1);

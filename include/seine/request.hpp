@@ -74,6 +74,7 @@ struct Timing {
   double read = 0, select = 0, certificate = 0, write = 0;
   int ranks = 1, threads = 1;
   std::string device;
+  double share = 0;  // of rows x picks: how many pairs met; 0: the strategy compares none
 };
 
 }  // namespace seine

@@ -3,6 +3,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -14,30 +17,38 @@ namespace {
 
 class CheckedBackend final : public Backend {
  public:
-  explicit CheckedBackend(const BackendOptions& options) : cpu_(make_cpu_backend(options)) {}
-  ~CheckedBackend() override = default;
+  explicit CheckedBackend(const BackendOptions& options) : cpu_(make_cpu_backend(options)) {
+    void* arena = mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena == MAP_FAILED) throw Error(Exit::system, "out of addresses for the checked backend");
+    begin_ = end_ = static_cast<std::byte*>(arena);
+  }
+  ~CheckedBackend() override { munmap(begin_, kArena); }
 
   std::string name() const override { return "checked"; }
   std::string describe() const override { return "checked, over " + cpu_->describe(); }
   std::size_t memory_bytes() const override { return 0; }
 
-  // Whole pages plus a guard page; the block ends at the guard, to the 64 bytes of its alignment.
+  // Whole pages of one arena, which is closed as a whole: a call would take long to open many blocks one by one. The
+  // block ends at the end of its last page, to the 64 bytes of its alignment, and a watched page follows.
   void* allocate(std::size_t bytes) override {
     const std::size_t used = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
     const std::size_t pages = (used + page_ - 1) / page_ * page_;
-    void* mapped = mmap(nullptr, pages + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
-    auto* base = static_cast<std::byte*>(mapped);
-    std::memset(base, 0xff, pages);  // NaN as float32 and float64
-    void* memory = base + (pages - used);
-    mprotect(base, pages + page_, PROT_NONE);
-    blocks_[memory] = {base, pages};
-    return memory;
+    std::byte* base = take(pages + page_);
+    if (!base) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
+    const Open open(*this);
+    std::memset(base, 0xff, pages + page_);  // NaN as float32 and float64
+    return base + (pages - used);
   }
-  void release(void* memory, std::size_t) noexcept override {
-    const auto block = blocks_.find(memory);
-    munmap(block->second.base, block->second.pages + page_);
-    blocks_.erase(block);
+  void release(void* memory, std::size_t bytes) noexcept override {
+    const std::size_t used = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
+    const std::size_t pages = (used + page_ - 1) / page_ * page_;
+    auto* watched = static_cast<std::byte*>(memory) + used;
+    const Open open(*this);
+    if (std::any_of(watched, watched + page_, [](std::byte byte) { return byte != std::byte{0xff}; })) {
+      std::fputs("seine: a loop of the backend wrote behind its memory\n", stderr);
+      std::abort();
+    }
+    free_.emplace(pages + page_, watched - pages);
   }
   void copy_in(void* to, const void* host, std::size_t bytes) override {
     const Open open(*this);
@@ -131,17 +142,29 @@ class CheckedBackend final : public Backend {
    private:
     CheckedBackend& of_;
   };
-  struct Block {
-    std::byte* base;
-    std::size_t pages;
-  };
   void protect(int how) {
-    for (const auto& [memory, block] : blocks_) mprotect(block.base, block.pages, how);
+    if (end_ != begin_) mprotect(begin_, static_cast<std::size_t>(end_ - begin_), how);
   }
 
+  // Pages that were given back, or new ones; null: there are none.
+  std::byte* take(std::size_t bytes) {
+    const auto found = free_.find(bytes);
+    if (found != free_.end()) {
+      std::byte* base = found->second;
+      free_.erase(found);
+      return base;
+    }
+    if (static_cast<std::size_t>(begin_ + kArena - end_) < bytes) return nullptr;
+    end_ += bytes;
+    return end_ - bytes;
+  }
+
+  static constexpr std::size_t kArena = std::size_t{1} << 36;  // of addresses, not of memory
+
   std::unique_ptr<Backend> cpu_;
-  std::map<void*, Block> blocks_;
   const std::size_t page_ = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  std::byte *begin_ = nullptr, *end_ = nullptr;
+  std::multimap<std::size_t, std::byte*> free_;  // by size
 };
 
 }  // namespace
