@@ -30,11 +30,11 @@ struct Fields {
 };
 
 // What is left for vectors beside what every row needs; absent where all vectors fit.
-std::optional<std::int64_t> room_for_vectors(const Comm& comm, const MemoryNeed& need,
-                                             std::optional<double> memory_gib) {
+std::optional<std::int64_t> room_on_every_rank(const Comm& comm, const MemoryNeed& need,
+                                               std::optional<double> memory_gib) {
   if (!memory_gib) return std::nullopt;
   const double memory = *memory_gib * (1 << 30), in_use = static_cast<double>(resident_bytes());
-  const double room = -comm.max(in_use + static_cast<double>(need.least()) - memory);
+  const double room = -comm.max(-room_for_vectors(need, memory, in_use));
   const double largest = comm.max(static_cast<double>(need.vectors));
   comm.agree([&] {
     if (room >= 0 || need.vectors == 0) return;
@@ -402,7 +402,7 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   Stopwatch watch;
   const PoolShape& shape = opened.files.shape();
   const std::optional<std::int64_t> room =
-      room_for_vectors(comm, memory_need(shape, opened.own.own(), wanted), memory_gib);
+      room_on_every_rank(comm, memory_need(shape, opened.own.own(), wanted), memory_gib);
   const auto loading = comm.agree([&] {
     auto mine = std::make_unique<Loading>(backend, opened, wanted, room, console);
     mine->run();

@@ -128,7 +128,7 @@ class FallingEngine {
 
   Picked run() {
     if (how_.first && task_.batch > 0) first_pick();
-    while (log_.size() < task_.batch) round();
+    for (; log_.size() < task_.batch; ++picked_.rounds) round();
     if (how_.rule == RuleKind::nearest) picked_.farthest = farthest();
     if (how_.rule == RuleKind::race && task_.request.reduce == Reduce::merge) picked_.represents = represented();
     picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_)) + static_cast<double>(log_.pairs());
