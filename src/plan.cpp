@@ -103,8 +103,7 @@ class Planner {
     room_ = room_for_vectors(need, given, static_cast<double>(in_use));
     plan_.resident = need.vectors == 0 || room_ >= static_cast<double>(need.vectors);
     if (!plan_.resident)
-      plan_.memory_bytes =
-          process + std::max(need.opening, need.least() + streaming_bytes(format_, own_rows_, room_));
+      plan_.memory_bytes = process + std::max(need.opening, need.least() + streaming_bytes(format_, own_rows_, room_));
     // A run without vectors has nothing to stream and is not stopped: the system would do that.
     plan_.possible = static_cast<double>(plan_.least_bytes) <= given;
     if (!plan_.possible)
@@ -213,13 +212,16 @@ class Planner {
     const double pairs = static_cast<double>(rows) * std::max(1.0, std::min(picks_, static_cast<double>(rows)));
     const double kept = static_cast<double>(rows_kept(format_, own_rows_, room_)) / std::max(own_, 1.0);
     const Range share = work.pairs * (1 / pairs);
+    // Once from end to end for what is known of every row, and for the first pick.
+    const double through = 2 * own;
     const auto again = [&](double rounds, double touched) {
-      return own * (1 + rounds * std::max(0.0, std::min(touched, 1.0) - kept));
+      return own * rounds * std::max(0.0, std::min(touched, 1.0) - kept);
     };
-    const Range rows_again{again(work.rounds.low, share.low), again(work.rounds.likely, 2 * share.likely),
-                           again(work.rounds.high, 4 * share.high)};
-    plan_.bytes_read = plan_.bytes_read + rows_again * (vector_bytes() * sharing);
-    return alone(rows_again * (machine_.fetched_row + vector_bytes() * machine_.cached_byte));
+    const Range scattered{again(work.rounds.low, share.low), again(work.rounds.likely, 2 * share.likely),
+                          again(work.rounds.high, 4 * share.high)};
+    plan_.bytes_read = plan_.bytes_read + (Range::exactly(through) + scattered) * (vector_bytes() * sharing);
+    const double piece = vector_bytes() * machine_.fetched_byte;
+    return alone(through * piece) + alone(scattered * (machine_.fetched_row + piece));
   }
 
   Effort selecting() {
@@ -241,8 +243,8 @@ class Planner {
     for (std::int64_t i = 0; i < per_rank; ++i) effort += selection(leaf, static_cast<double>(leaf), 1);
     for (std::int64_t nodes = parts, above; nodes > 1; nodes = above) {
       above = (nodes + request_.fan_in - 1) / request_.fan_in;
-      const auto merged = static_cast<std::int64_t>(
-          std::ceil(static_cast<double>(nodes) / static_cast<double>(above) * std::min(picks_, static_cast<double>(leaf))));
+      const auto merged = static_cast<std::int64_t>(std::ceil(static_cast<double>(nodes) / static_cast<double>(above) *
+                                                              std::min(picks_, static_cast<double>(leaf))));
       for (std::int64_t i = 0; i < above; ++i)
         effort += selection(merged, static_cast<double>(merged) / ranks_, ranks_);
     }
@@ -255,9 +257,8 @@ class Planner {
     if (request_.certificate == CertificateMode::off || entry_.objective == Objective::none) return {};
     constexpr double kBatches = kRandomBatches;
     const auto dim = static_cast<double>(pool_.dim);
-    const double rows = request_.certificate == CertificateMode::full
-                            ? rows_
-                            : std::min(rows_, static_cast<double>(kEvaluationRows));
+    const double rows =
+        request_.certificate == CertificateMode::full ? rows_ : std::min(rows_, static_cast<double>(kEvaluationRows));
     const double fetched = message(picks_ * static_cast<double>(format_.row_bytes()));
     Effort effort = alone((kBatches + 1) * own_ * machine_.drawn_row);
     const auto batches_meet = [&](double batches, Meeting meeting) {
@@ -279,13 +280,14 @@ class Planner {
         break;
       case Objective::log_determinant:
         effort += shared(own_ * dim * dim / 2 * machine_.moment);
-        effort += alone(kBatches * (picks_ * 3 * dim * dim * machine_.entry + fetched) + dim * dim * dim * machine_.entry);
+        effort +=
+            alone(kBatches * (picks_ * 3 * dim * dim * machine_.entry + fetched) + dim * dim * dim * machine_.entry);
         break;
       case Objective::none:
         break;
     }
     if (!plan_.resident && entry_.objective == Objective::log_determinant)
-      effort += alone(own_ * (machine_.fetched_row + vector_bytes() * machine_.cached_byte));
+      effort += alone(own_ * vector_bytes() * machine_.fetched_byte);
     return uncertain(effort);
   }
 

@@ -15,8 +15,12 @@ namespace {
 constexpr std::int64_t kMiB = 1 << 20;
 constexpr std::int64_t kRoundRows = 1024;  // that are fetched at once, by engines and certificates
 
+std::int64_t ground_rows_of(const Entry& entry, const Request& request, const PoolShape& shape) {
+  return entry.ground_rows ? entry.ground_rows(request, shape.rows) : shape.rows;
+}
+
 // Bytes that the engine of an objective keeps of each row. The numbers were measured; tools/bench_plan.py compares.
-std::int64_t row_state_of(const Entry& entry, const Request& request) {
+std::int64_t row_state_of(const Entry& entry, const Request& request, const PoolShape& shape) {
   // State, key, how many picks it has seen, whether it may be picked.
   const auto rule = [](RuleKind kind) { return static_cast<std::int64_t>(state_bytes(kind)) + 13; };
   const std::int64_t weights = request.score_power > 0 ? 24 : 0;
@@ -26,7 +30,10 @@ std::int64_t row_state_of(const Entry& entry, const Request& request) {
     case Objective::potential:
       return rule(RuleKind::race) + weights + (entry.outer ? 28 : 0);  // norms, score and filler of gradients
     case Objective::coverage:
-      return 200 + weights;  // levels of coverage, each in a list of its own
+      // Levels of coverage of ground rows, each in a list of its own: the one place to adjust where the engine changes.
+      return 17 +
+             183 * std::min(ground_rows_of(entry, request, shape), shape.rows) / std::max<std::int64_t>(shape.rows, 1) +
+             weights;
     case Objective::log_determinant:
       return rule(RuleKind::variance) + 16;
     default:
@@ -37,8 +44,7 @@ std::int64_t row_state_of(const Entry& entry, const Request& request) {
 // Bytes beside: distances between picks, matrices.
 std::int64_t fixed_state_of(const Entry& entry, const Request& request, const PoolShape& shape) {
   const std::int64_t picks = std::min(request.batch, shape.rows);
-  if (entry.objective == Objective::log_determinant)
-    return picks * shape.dim * 8 + 32 * shape.dim * shape.dim;
+  if (entry.objective == Objective::log_determinant) return picks * shape.dim * 8 + 32 * shape.dim * shape.dim;
   if (entry.objective != Objective::radius) return 0;
   const std::int64_t compared = std::min<std::int64_t>(picks, 4096);
   return std::min<std::int64_t>(compared * compared * 4, shape.rows * shape.dim / 2);
@@ -67,15 +73,14 @@ Wanted wanted_by(const Request& request, const Entry& entry, const PoolShape& sh
   if (entry.score && request.reduce == Reduce::exact) wanted.best = request.batch;
   if (request.score) wanted.score = strategy(*request.score).score;
   wanted.batch = std::min(request.batch, shape.rows);
-  wanted.row_state = row_state_of(entry, request);
+  wanted.row_state = row_state_of(entry, request, shape);
   wanted.fixed_state = fixed_state_of(entry, request, shape);
   wanted.threads = std::max(1, request.pool.threads);
   if (request.reduce == Reduce::merge) wanted.copies = 4;
   if (request.keep)
     wanted.copied_rows += static_cast<std::int64_t>(
         std::min(std::ceil(*request.keep * static_cast<double>(request.batch)), static_cast<double>(shape.rows)));
-  if (entry.ground_rows && entry.ground_rows(request, shape.rows) < shape.rows)
-    wanted.copied_rows += entry.ground_rows(request, shape.rows);
+  if (ground_rows_of(entry, request, shape) < shape.rows) wanted.copied_rows += ground_rows_of(entry, request, shape);
   const bool is_sampled = entry.objective == Objective::radius || entry.objective == Objective::potential ||
                           entry.objective == Objective::coverage;
   if (is_sampled && request.certificate == CertificateMode::automatic && shape.rows > kEvaluationRows)
@@ -141,7 +146,7 @@ std::int64_t resident_bytes() {
 }
 
 std::int64_t process_bytes(int ranks, int threads) {
-  return 27 * kMiB + (ranks > 1 ? 4 * kMiB : 0) + threads * kMiB / 8;
+  return 27 * kMiB + (ranks > 1 ? kMiB : 0) + threads * kMiB / 8;
 }
 
 }  // namespace seine

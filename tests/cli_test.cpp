@@ -351,8 +351,8 @@ TEST(Strategies, One) {
 
 // A complete `plan` without a pool, with further words.
 Words plan(const Words& more = {}) {
-  Words words{"plan", "--rows", "1000000", "--dim", "256", "--strategy", "k_center", "--batch", "1000", "--ranks", "4",
-              "--threads", "2", "--calibration", "/none/machine.json"};
+  Words words{"plan", "--rows",  "1000000", "--dim",     "256", "--strategy",    "k_center",          "--batch",
+              "1000", "--ranks", "4",       "--threads", "2",   "--calibration", "/none/machine.json"};
   words.insert(words.end(), more.begin(), more.end());
   return words;
 }
@@ -360,7 +360,8 @@ Words plan(const Words& more = {}) {
 TEST(Plan, WrongUsage) {
   expect_error({"plan"}, 64, "--strategy is required");
   expect_error({"plan", "--strategy", "random", "--batch", "1"}, 64, "--pool or --rows");
-  expect_error({"plan", "--strategy", "badge", "--batch", "1", "--rows", "9", "--dim", "2"}, 64, "--classes is required");
+  expect_error({"plan", "--strategy", "badge", "--batch", "1", "--rows", "9", "--dim", "2"}, 64,
+               "--classes is required");
   expect_error({"plan", "--strategy", "bald", "--batch", "1", "--rows", "9", "--classes", "2"}, 64, "--passes is");
   expect_error(plan({"--pool", "x.h5"}), 64, "--pool is given");
   expect_error(plan({"--classes", "many"}), 64, "--classes");
@@ -374,10 +375,10 @@ TEST(Plan, IsAJobScript) {
   EXPECT_EQ(ended.code, 0) << ended.err;
   EXPECT_EQ(ended.err, "");
   EXPECT_TRUE(ended.out.starts_with("#!/bin/bash\n"));
-  for (const char* part : {"# memory per rank", "# bytes read", "# rounds", "# seconds", "built in", "#SBATCH --ntasks=4\n",
-                           "#SBATCH --cpus-per-task=2\n", "#SBATCH --mem-per-cpu=", "#SBATCH --time=0-00:", "\nsrun ",
-                           "--strategy k_center --batch 1000", "--seed 7", "--set first=random", "--pending 'a b.csv'",
-                           "--threads 2 --out o.h5\n"})
+  for (const char* part : {"# memory per rank", "# bytes read", "# rounds", "# seconds", "built in",
+                           "#SBATCH --ntasks=4\n", "#SBATCH --cpus-per-task=2\n", "#SBATCH --mem-per-cpu=",
+                           "#SBATCH --time=0-00:", "\nsrun ", "--strategy k_center --batch 1000", "--seed 7",
+                           "--set first=random", "--pending 'a b.csv'", "--threads 2 --out o.h5\n"})
     EXPECT_TRUE(has(ended.out, part)) << part << "\n" << ended.out;
 }
 
@@ -385,10 +386,31 @@ TEST(Plan, AsJson) {
   const Ended ended = run(plan({"--json"}));
   EXPECT_EQ(ended.code, 0) << ended.err;
   EXPECT_TRUE(ended.out.starts_with("{"));
-  for (const char* key :
-       {"possible", "obstacle", "ranks", "threads", "rows_per_rank", "resident", "memory_bytes", "resident_memory_bytes",
-        "least_memory_bytes", "bytes_read", "rounds", "seconds", "phases", "start", "read", "select", "certificate",
-        "write", "processor_seconds", "low", "likely", "high", "constants", "sbatch", "command"})
+  for (const char* key : {"possible",
+                          "obstacle",
+                          "ranks",
+                          "threads",
+                          "rows_per_rank",
+                          "resident",
+                          "memory_bytes",
+                          "resident_memory_bytes",
+                          "least_memory_bytes",
+                          "bytes_read",
+                          "rounds",
+                          "seconds",
+                          "phases",
+                          "start",
+                          "read",
+                          "select",
+                          "certificate",
+                          "write",
+                          "processor_seconds",
+                          "low",
+                          "likely",
+                          "high",
+                          "constants",
+                          "sbatch",
+                          "command"})
     EXPECT_TRUE(has(ended.out, "\"" + std::string(key) + "\": ")) << key;
   EXPECT_TRUE(has(ended.out, "\"possible\": true"));
 }

@@ -21,7 +21,8 @@ struct Machine {
   double start = 0.6;                 // until the processes of a job know each other
   double stored_byte = 5e-9;          // read from storage, by one process
   double cached_byte = 4e-10;         // of embeddings in the page cache: read, checked, hashed, put into memory
-  double fetched_row = 2e-6;          // one row of a streamed pool, read again
+  double fetched_byte = 2e-10;        // of embeddings that were checked before, read again in order
+  double fetched_row = 2e-6;          // one row, read again alone
   double identified_row = 2e-7;       // its id: read, hashed, looked for twice
   double residual_value = 3e-9;       // of a probability: read, checked, hashed, taken for a gradient
   double bounded_value = 2e-9;        // of one whose score a bound in float32 rules out
@@ -30,15 +31,15 @@ struct Machine {
   Line single_distance{2e-8, 1e-10};  // one by one; this and the next with what the engine does around them
   Line product{2e-8, 5e-11};          // in float64
   Line similarity{8e-9, 2e-11};
-  double moment = 5e-10;    // of a row, per entry of the triangle of D x D
-  double entry = 5e-10;     // of a D x D matrix that is updated
-  double scanned_row = 3e-9;  // whose bound a wave of a round looks at
-  double sifted_row = 1e-8;   // among which the n-th best bound is looked for, by one thread
-  double pick = 3e-5;         // one pick among the rows of a round, by one thread
+  double moment = 5e-10;        // of a row, per entry of the triangle of D x D
+  double entry = 5e-10;         // of a D x D matrix that is updated
+  double scanned_row = 3e-9;    // whose bound a wave of a round looks at
+  double sifted_row = 1e-8;     // among which the n-th best bound is looked for, by one thread
+  double pick = 3e-5;           // one pick among the rows of a round, by one thread
   Line close_pick{2e-4, 5e-6};  // where each pick lowers the bounds of all of them
-  double drawn_row = 4e-8;    // of a random sample, by one thread
+  double drawn_row = 4e-8;      // of a random sample, by one thread
   // Between ranks; not measured, there is but one here.
-  double message = 2e-5;    // a collective call, per doubling of the ranks
+  double message = 2e-5;  // a collective call, per doubling of the ranks
   double sent_byte = 1e-9;
 };
 

@@ -19,11 +19,11 @@ struct Plan {
   // Whether it can be done in the memory given, and where not, why and what would do.
   bool possible = true;
   std::string obstacle;
-  bool resident = true;                // else the vectors are streamed
-  std::int64_t memory_bytes = 0;       // of a rank, at most, in this run
-  std::int64_t resident_bytes = 0;     // with all vectors in memory
-  std::int64_t least_bytes = 0;        // below, it cannot be done
-  Range bytes_read;                    // of all ranks
+  bool resident = true;             // else the vectors are streamed
+  std::int64_t memory_bytes = 0;    // of a rank, at most, in this run
+  std::int64_t resident_bytes = 0;  // with all vectors in memory
+  std::int64_t least_bytes = 0;     // below, it cannot be done
+  Range bytes_read;                 // of all ranks
   Range rounds;
 
   // Seconds: `start` is the launcher's.

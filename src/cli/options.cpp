@@ -189,8 +189,7 @@ bool Options::given(std::string_view name) const {
 
 std::string Options::typed(std::initializer_list<std::string_view> without) const {
   const auto quoted = [](const std::string& word) {
-    constexpr std::string_view plain =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=:,+-@%";
+    constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=:,+-@%";
     if (!word.empty() && word.find_first_not_of(plain) == std::string::npos) return word;
     return "'" + CLI::detail::find_and_replace(word, "'", "'\\''") + "'";
   };

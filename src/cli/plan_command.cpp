@@ -56,7 +56,8 @@ class PlanCommand : public Command {
     for (const char* name : {"rows", "dim", "passes"})
       if (has_pool && options.given(name))
         throw Error(Exit::usage, fmt::format("--{}: stands for a pool, and --pool is given", name));
-    if (!has_pool && !options.given("rows")) throw Error(Exit::usage, "--pool or --rows is required; see seine plan --help");
+    if (!has_pool && !options.given("rows"))
+      throw Error(Exit::usage, "--pool or --rows is required; see seine plan --help");
     typed_ = options.typed({"ranks", "rows", "dim", "classes", "passes", "calibrate", "calibration", "json", "out",
                             "log-level", "quiet", "progress", "threads"});
     if (has_pool) return;
@@ -148,17 +149,19 @@ class PlanCommand : public Command {
       line("cannot be done", planned.obstacle);
       return text + "exit 71\n";
     }
-    line("memory per rank", fmt::format("{}, {}", gib(planned.memory_bytes),
-                                        !planned.resident
-                                            ? fmt::format("vectors streamed ({} would hold them)", gib(planned.resident_bytes))
-                                            : fmt::format("all in memory (at least {})", gib(planned.least_bytes))));
+    line("memory per rank",
+         fmt::format("{}, {}", gib(planned.memory_bytes),
+                     !planned.resident
+                         ? fmt::format("vectors streamed ({} would hold them)", gib(planned.resident_bytes))
+                         : fmt::format("all in memory (at least {})", gib(planned.least_bytes))));
     const Range& bytes = planned.bytes_read;
     line("bytes read", in_words(bytes * (1 / kGiB), " GiB"));
     line("rounds", in_words(planned.rounds));
     line("seconds", in_words(planned.seconds()));
     for (const auto& [name, range] : phases(planned)) line("", fmt::format("{} {}", name, in_words(range)));
     line("processor time", in_words(planned.processor_seconds, " s of all ranks"));
-    line("constants", machine.origin + (machine.origin == Machine().origin ? ": --calibrate measures this machine" : ""));
+    line("constants",
+         machine.origin + (machine.origin == Machine().origin ? ": --calibrate measures this machine" : ""));
     for (const std::string& note : notes(shape)) line("note", note);
     for (const std::string& option : sbatch_lines(planned)) text += "#SBATCH " + option + "\n";
     return text + command(planned) + "\n";

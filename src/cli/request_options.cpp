@@ -19,8 +19,7 @@ void RequestOptions::declare(Options& options, bool runs) {
   options.pairs("set", request.set, "a parameter of the strategy; repeatable");
   options.choice("normalize", "none|l2", request.normalize, {Normalize::none, Normalize::l2},
                  "embeddings as given, or of length 1 [each strategy's]");
-  options.text("score", "NAME", request.score,
-               "a score that steers a diversity strategy, by --keep\nor --score-power");
+  options.text("score", "NAME", request.score, "a score that steers a diversity strategy, by --keep\nor --score-power");
   options.number("keep", "F", request.keep, any_number(), "only the F * B best candidates by the score take part");
   options.number("score-power", "P", request.score_power, any_number(), "row weight = score^P");
   options.choice("reduce", "exact|merge", request.reduce, {Reduce::exact, Reduce::merge},
