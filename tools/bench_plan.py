@@ -97,6 +97,11 @@ def table(results):
             f"{seconds['planned']['likely']:>8.2f}{seconds['measured']:>8.2f}{ratio(result, 'seconds'):>7.2f}"
             f"{processor['planned']['likely']:>8.2f}{processor['measured']:>8.2f}{ratio(result, 'processor_seconds'):>7.2f}"
         )
+    off = {what: max(max(ratio(result, what), 1 / ratio(result, what)) for result in results)
+           for what in ("memory_bytes", "seconds", "processor_seconds")}  # fmt: skip
+    inside = sum(r["seconds"]["planned"]["low"] <= r["seconds"]["measured"] <= r["seconds"]["planned"]["high"] for r in results)
+    lines.append(f"\nmemory within {100 * (off['memory_bytes'] - 1):.0f} %, seconds within a factor of {off['seconds']:.2f}, "
+                 f"processor time {off['processor_seconds']:.2f}; {inside} of {len(results)} between low and high")  # fmt: skip
     return "\n".join(lines)
 
 

@@ -170,7 +170,7 @@ class PlanCommand : public Command {
   std::vector<std::string> notes(const PoolShape& shape) const {
     const PoolRequest& pool = request_.request.pool;
     std::vector<std::string> notes;
-    if (pool.device == "cuda") notes.push_back("the seconds are those of processors, not of a GPU");
+    if (pool.device == "cuda") notes.push_back("memory and seconds are those of a run without a GPU");
     if (!pool.labelled.empty() || !pool.pending.empty() || !pool.labelled_pool.empty() || shape.labels)
       notes.push_back("what covered rows take is not in the seconds");
     return notes;
