@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -40,6 +41,7 @@ constexpr Constant kConstants[] = {
     {"start", [](Machine& m) -> double& { return m.start; }},
     {"stored_byte", [](Machine& m) -> double& { return m.stored_byte; }},
     {"cached_byte", [](Machine& m) -> double& { return m.cached_byte; }},
+    {"fresh_byte", [](Machine& m) -> double& { return m.fresh_byte; }},
     {"fetched_byte", [](Machine& m) -> double& { return m.fetched_byte; }},
     {"fetched_row", [](Machine& m) -> double& { return m.fetched_row; }},
     {"identified_row", [](Machine& m) -> double& { return m.identified_row; }},
@@ -56,6 +58,7 @@ constexpr Constant kConstants[] = {
     {"similarity_value", [](Machine& m) -> double& { return m.similarity.value; }},
     {"moment", [](Machine& m) -> double& { return m.moment; }},
     {"entry", [](Machine& m) -> double& { return m.entry; }},
+    {"raced_row", [](Machine& m) -> double& { return m.raced_row; }},
     {"scanned_row", [](Machine& m) -> double& { return m.scanned_row; }},
     {"sifted_row", [](Machine& m) -> double& { return m.sifted_row; }},
     {"pick", [](Machine& m) -> double& { return m.pick; }},
@@ -142,6 +145,7 @@ class Calibration {
   Machine run(const Console& console) {
     constexpr double kEnding = 1.35;  // the launcher takes leave, too
     machine_.start = kEnding * age();
+    machine_.fresh_byte = fresh_byte();
     console.info("calibrating: rows and picks");
     meetings();
     rounds();
@@ -168,6 +172,15 @@ class Calibration {
     const double age = static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) -
                        ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
     return age > 0.02 && age < 30 ? age : Machine().start;
+  }
+
+  double fresh_byte() {
+    constexpr std::int64_t kBytes = std::int64_t{128} << 20;
+    return middle_seconds_of([&] {
+             const Array<std::byte> memory(*backend_, kBytes);
+             std::memset(memory.data(), 1, kBytes);
+           }) /
+           static_cast<double>(kBytes);
   }
 
   // Seconds of one pair at two dimensions.
@@ -237,6 +250,9 @@ class Calibration {
   void engines() {
     constexpr std::int64_t kFew = 1024, kMany = 16384, kPicks = 256;
     machine_.pick = pick("k_means_pp", kFew, kShort, kPicks).seconds / static_cast<double>(kPicks);
+    constexpr std::int64_t kRacing = 1 << 17, kFirst = 8;
+    const double racing = pick("k_means_pp", kRacing, kShort, kFirst).seconds;
+    machine_.raced_row = std::max(racing - kFirst * machine_.pick, racing / 2) / static_cast<double>(kRacing);
     machine_.close_pick = line_of(
         [&](std::int64_t dim) { return pick("log_det", kFew, dim, kPicks).seconds / static_cast<double>(kPicks); });
     const auto pair = [&](const char* name, std::int64_t rows, std::int64_t dim, double seconds_of_pick) {

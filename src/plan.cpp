@@ -148,6 +148,7 @@ class Planner {
     Effort effort = alone(own_ * (pool_.ids ? machine_.identified_row : machine_.identified_row / 8));
     effort += shared(own_ * embedding_bytes() * machine_.cached_byte);
     if (wanted_.residuals) effort += shared(own_ * distribution_values() * machine_.residual_value);
+    if (plan_.resident) effort += shared(own_ * static_cast<double>(format_.row_bytes()) * machine_.fresh_byte);
     return uncertain(effort);
   }
 
@@ -198,6 +199,7 @@ class Planner {
     const double wave = own * machine_.scanned_row;
     const double fetched = std::min(kMostFetched, 2 * picks + 32) * static_cast<double>(format_.row_bytes());
     Effort effort = shared(work.pairs * (seconds_of_pair(work.meeting) / sharing));
+    if (work.meeting == Meeting::distance) effort += shared(own * machine_.raced_row * (entry_.outer ? 2 : 1));
     effort += shared(work.rounds * (kWaves * wave));
     effort += alone(work.rounds * (kWaves * std::min(own, kMostSifted) * machine_.sifted_row + message(fetched)));
     effort += alone(picks * (work.meeting == Meeting::product ? machine_.close_pick.of(static_cast<double>(pool_.dim))

@@ -198,12 +198,26 @@ TEST(Machine, ConstantsAreKeptInAFile) {
 TEST(Machine, IsMeasured) {
   if (world().size() > 1) GTEST_SKIP() << "measures one rank alone";
   const Machine machine = calibrate({});
-  for (const double seconds :
-       {machine.start, machine.stored_byte, machine.cached_byte, machine.fetched_byte, machine.fetched_row,
-        machine.identified_row, machine.residual_value, machine.bounded_value, machine.scored_value,
-        machine.distance.of(64), machine.single_distance.of(64), machine.product.of(64), machine.similarity.of(64),
-        machine.moment, machine.scanned_row, machine.sifted_row, machine.pick, machine.close_pick.of(64),
-        machine.drawn_row}) {
+  for (const double seconds : {machine.start,
+                               machine.stored_byte,
+                               machine.cached_byte,
+                               machine.fetched_byte,
+                               machine.fetched_row,
+                               machine.identified_row,
+                               machine.residual_value,
+                               machine.bounded_value,
+                               machine.scored_value,
+                               machine.distance.of(64),
+                               machine.single_distance.of(64),
+                               machine.product.of(64),
+                               machine.similarity.of(64),
+                               machine.moment,
+                               machine.scanned_row,
+                               machine.sifted_row,
+                               machine.pick,
+                               machine.raced_row,
+                               machine.close_pick.of(64),
+                               machine.drawn_row}) {
     EXPECT_GT(seconds, 0);
     EXPECT_TRUE(std::isfinite(seconds));
   }

@@ -21,6 +21,7 @@ struct Machine {
   double start = 0.6;                 // until the processes of a job know each other
   double stored_byte = 5e-9;          // read from storage, by one process
   double cached_byte = 4e-10;         // of embeddings in the page cache: read, checked, hashed, put into memory
+  double fresh_byte = 6e-10;          // of memory that the system gives for the first time
   double fetched_byte = 2e-10;        // of embeddings that were checked before, read again in order
   double fetched_row = 2e-6;          // one row, read again alone
   double identified_row = 2e-7;       // its id: read, hashed, looked for twice
@@ -33,6 +34,7 @@ struct Machine {
   Line similarity{8e-9, 2e-11};
   double moment = 5e-10;        // of a row, per entry of the triangle of D x D
   double entry = 5e-10;         // of a D x D matrix that is updated
+  double raced_row = 4e-7;      // that enters a race: its clock, its norms, the first pick
   double scanned_row = 3e-9;    // whose bound a wave of a round looks at
   double sifted_row = 1e-8;     // among which the n-th best bound is looked for, by one thread
   double pick = 3e-5;           // one pick among the rows of a round, by one thread
@@ -55,7 +57,8 @@ void store_machine(const std::string& path, const Machine& machine);  // error 7
 std::string default_machine_path();
 
 // About five seconds of processor time; what else runs on the machine does not count, as far as that can be. Needs
-// 64 MiB in the folder for temporary files, whose storage is measured too. Alone, without other ranks.
+// 128 MiB of memory, and 64 MiB in the folder for temporary files, whose storage is measured too. Alone, without other
+// ranks.
 Machine calibrate(const Console& console);
 
 }  // namespace seine
