@@ -125,8 +125,8 @@ Json json_of(const Certificate& certificate) {
 }
 
 Json json_of(const Timing& timing) {
-  return {{"read", timing.read},    {"select", timing.select}, {"certificate", timing.certificate},
-          {"write", timing.write},  {"ranks", timing.ranks},   {"threads", timing.threads},
+  return {{"read", timing.read},     {"select", timing.select}, {"certificate", timing.certificate},
+          {"write", timing.write},   {"ranks", timing.ranks},   {"threads", timing.threads},
           {"device", timing.device}, {"share", timing.share}};
 }
 

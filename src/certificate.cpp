@@ -12,9 +12,6 @@
 namespace seine {
 namespace {
 
-constexpr std::int64_t kEvaluationRows = 16384;
-constexpr int kRandomBatches = 5;
-
 using Rows = std::span<const std::int64_t>;
 
 double below(double bound) {

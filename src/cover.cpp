@@ -24,9 +24,7 @@ std::vector<double> nearest_distances2(const Pool& on, const std::optional<std::
 std::vector<float> largest_similarities(const Pool& on, const std::optional<std::vector<double>>& before,
                                         const std::function<void(const std::function<void(const Packed&)>&)>& chunks) {
   Array<float> best = similarities_before(on, before);
-  chunks([&](const Packed& centres) {
-    raise(on, centres, best);
-  });
+  chunks([&](const Packed& centres) { raise(on, centres, best); });
   return best.to_host();
 }
 

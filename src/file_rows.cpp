@@ -10,7 +10,8 @@ namespace {
 
 class FileRows final : public RowSource {
  public:
-  FileRows(PoolFiles files, const RowFormat& format, bool unit) : files_(std::move(files)), format_(format), unit_(unit) {}
+  FileRows(PoolFiles files, const RowFormat& format, bool unit)
+      : files_(std::move(files)), format_(format), unit_(unit) {}
 
   void read(std::span<const std::int64_t> rows, std::span<const std::int32_t> labels, std::byte* x,
             float* a) const override {

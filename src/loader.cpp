@@ -40,17 +40,18 @@ Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& r
   if (request.stream_room) return {*request.stream_room, true};
   if (!request.memory_gib) return {kUnknown, false};
   const double memory = *request.memory_gib * (1 << 30);
-  const double least = comm.max(static_cast<double>(resident_bytes() + need.least()));
+  const double in_use = static_cast<double>(resident_bytes());
+  const double room = -comm.max(-room_for_vectors(need, memory, in_use));
+  const double vectors = comm.max(static_cast<double>(need.vectors));
   comm.agree([&] {
-    if (least <= memory) return;
+    if (room >= 0 || need.vectors == 0) return;
     throw Error(Exit::system,
                 fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
                             "{:.3f}: use more ranks or more memory",
-                            least / (1 << 30), *request.memory_gib));
+                            (memory - room) / (1 << 30), *request.memory_gib));
   });
-  const auto room = static_cast<std::int64_t>(std::min(memory - least, 0x1p62));
-  const auto vectors = static_cast<std::int64_t>(comm.max(static_cast<double>(need.vectors)));
-  return vectors <= room ? Memory{room - vectors, false} : Memory{room, true};
+  const double left = vectors <= room ? room - vectors : room;
+  return {static_cast<std::int64_t>(std::clamp(left, 0.0, 0x1p62)), vectors > 0 && vectors > room};
 }
 
 // Consecutive own rows, whole tiles; `at` is the position of the first among the own rows.
@@ -255,7 +256,8 @@ class Loading {
     std::vector<std::byte> staged_x(in_place ? 0 : static_cast<std::size_t>(rows * format_.x_bytes()));
     std::vector<float> staged_a(in_place ? 0 : static_cast<std::size_t>(rows * format_.classes));
     Target all{staged_x.data(), staged_a.data()};
-    if (in_place && !room_) all = {fields_.x.data() + start * format_.x_bytes(), fields_.a.data() + start * format_.classes};
+    if (in_place && !room_)
+      all = {fields_.x.data() + start * format_.x_bytes(), fields_.a.data() + start * format_.classes};
     const auto count = static_cast<std::int64_t>(blocks.size());
     std::atomic<std::int64_t> done = start, faulty = count;
     std::mutex mutex;
@@ -318,7 +320,8 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   const Memory memory = memory_for(comm, memory_need(shape, opened.own.own(), wanted), request);
   const auto room = std::make_shared<Room>(memory.room);
   const auto loading = comm.agree([&] {
-    auto mine = std::make_unique<Loading>(backend, opened, wanted, memory.streams ? std::optional(memory.room) : std::nullopt, console);
+    auto mine = std::make_unique<Loading>(backend, opened, wanted,
+                                          memory.streams ? std::optional(memory.room) : std::nullopt, console);
     mine->run();
     return mine;
   });
@@ -339,14 +342,14 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
                      columns.label.value_or(std::vector<std::int32_t>()), room});
   };
   if (memory.streams && console)
-    console->info(fmt::format("the vectors of this pool do not fit --memory: {:.3f} GiB of each rank keep the rows that "
-                              "are wanted most, the others are read again",
-                              static_cast<double>(memory.room) / (1 << 30)));
+    console->info(
+        fmt::format("the vectors of this pool do not fit --memory: {:.3f} GiB of each rank keep the rows that "
+                    "are wanted most, the others are read again",
+                    static_cast<double>(memory.room) / (1 << 30)));
   Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
   std::string fingerprint = loading->fingerprint().text(comm, shape);
-  return {std::move(pool), std::move(fingerprint), watch.lap() - score_seconds, score_seconds, room,
-          loading->best()};
+  return {std::move(pool), std::move(fingerprint), watch.lap() - score_seconds, score_seconds, room, loading->best()};
 }
 
 std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind kind,

@@ -69,11 +69,8 @@ class PickLog {
  private:
   std::int64_t a_bytes() const { return like_.row_bytes() - like_.x_bytes(); }
   Vectors vectors() const {
-    return {count_,
-            {x_.data(), like_.type, like_.dim},
-            {a_.data(), Element::f32, like_.classes},
-            x2_.data(),
-            a2_.data()};
+    return {
+        count_, {x_.data(), like_.type, like_.dim}, {a_.data(), Element::f32, like_.classes}, x2_.data(), a2_.data()};
   }
 
   Backend& backend_;
@@ -128,7 +125,7 @@ class FallingEngine {
 
   Picked run() {
     if (how_.first && task_.batch > 0) first_pick();
-    while (log_.size() < task_.batch) round();
+    for (; log_.size() < task_.batch; ++picked_.rounds) round();
     if (how_.rule == RuleKind::nearest) picked_.farthest = farthest();
     if (how_.rule == RuleKind::race && task_.request.reduce == Reduce::merge) picked_.represents = represented();
     picked_.pairs = static_cast<double>(pool_.comm().sum(pairs_)) + static_cast<double>(log_.pairs());

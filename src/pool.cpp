@@ -28,7 +28,7 @@ std::optional<std::vector<T>> chosen(const std::optional<std::vector<T>>& column
 }
 
 Columns chosen(const Columns& columns, std::span<const std::int64_t> positions) {
-  return {chosen(columns.rows, positions), chosen(columns.role, positions), chosen(columns.score, positions),
+  return {chosen(columns.rows, positions),   chosen(columns.role, positions),   chosen(columns.score, positions),
           chosen(columns.weight, positions), chosen(columns.before, positions), chosen(columns.label, positions)};
 }
 
@@ -175,8 +175,8 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
   const auto send_if = [&]<class T>(const std::optional<std::vector<T>>& column) {
     return column ? std::optional(send(*column)) : std::nullopt;
   };
-  const Columns all{send(columns.rows), send(columns.role), send_if(columns.score), send_if(columns.weight),
-                    send_if(columns.before), send_if(columns.label)};
+  const Columns all{send(columns.rows),      send(columns.role),      send_if(columns.score),
+                    send_if(columns.weight), send_if(columns.before), send_if(columns.label)};
   // Vectors that can be read again are, by the rank that needs them.
   const RowFormat& format = store_.format();
   std::vector<std::byte> x;
@@ -208,8 +208,10 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
         std::find_if(first, order.end(), [&](std::int64_t i) { return parts[static_cast<std::size_t>(i)] != p; });
     const std::span<const std::int64_t> of_part(first, last);
     Columns columns_of_part = chosen(all, of_part);
-    std::optional<RowStore::Stream> stream = store_.stream_of(columns_of_part.rows, columns_of_part.label.value_or(std::vector<std::int32_t>()));
-    RowStore store = stream ? RowStore(*backend_, format, std::move(*stream)) : stored(*backend_, format, of_part, x, a);
+    std::optional<RowStore::Stream> stream =
+        store_.stream_of(columns_of_part.rows, columns_of_part.label.value_or(std::vector<std::int32_t>()));
+    RowStore store =
+        stream ? RowStore(*backend_, format, std::move(*stream)) : stored(*backend_, format, of_part, x, a);
     mine.push_back({p, Pool(self, *backend_, std::move(columns_of_part), std::move(store))});
     first = last;
   }
@@ -256,7 +258,8 @@ std::vector<std::byte> Pool::fetch_items(std::span<const std::int64_t> rows, con
 
 Packed Pool::fetch(std::span<const std::int64_t> rows) const {
   const RowFormat& format = store_.format();
-  const auto x_bytes = static_cast<std::size_t>(format.x_bytes()), row_bytes = static_cast<std::size_t>(format.row_bytes());
+  const auto x_bytes = static_cast<std::size_t>(format.x_bytes()),
+             row_bytes = static_cast<std::size_t>(format.row_bytes());
   const auto classes = static_cast<std::size_t>(format.classes);
   std::vector<std::byte> x;
   std::vector<float> a;
@@ -295,8 +298,8 @@ void Pool::each_row(const std::function<void(std::int64_t own, std::span<const f
       backend_->copy_out(bytes.data(), v.x.from(at).data, static_cast<std::size_t>(count * format.x_bytes()));
       const std::vector<float> rows = widened_from(format, bytes.data(), count);
       for (std::int64_t i = 0; i < count; ++i)
-        visit(first + at + i, std::span(rows).subspan(static_cast<std::size_t>(i * format.dim),
-                                                      static_cast<std::size_t>(format.dim)));
+        visit(first + at + i,
+              std::span(rows).subspan(static_cast<std::size_t>(i * format.dim), static_cast<std::size_t>(format.dim)));
     }
   });
 }

@@ -205,7 +205,10 @@ std::int64_t RowStore::at_once(std::int64_t most) const {
 
 Vectors RowStore::vectors() const {
   require(resident(), "vectors of all rows are at hand where these are resident");
-  return {rows_, {x_.data(), format_.type, format_.dim}, {a_.data(), Element::f32, format_.classes}, x2_.data(),
+  return {rows_,
+          {x_.data(), format_.type, format_.dim},
+          {a_.data(), Element::f32, format_.classes},
+          x2_.data(),
           a2_.data()};
 }
 
@@ -227,8 +230,7 @@ void RowStore::visit_all(const Piece& work) const {
     at += static_cast<std::int64_t>(positions.size());
     return positions;
   };
-  streamed_->read_ahead(next,
-                        [&](const Staged& staged, const Vectors& v) { work(staged.positions.front(), v); });
+  streamed_->read_ahead(next, [&](const Staged& staged, const Vectors& v) { work(staged.positions.front(), v); });
 }
 
 void RowStore::visit(std::span<const std::int64_t> positions, std::span<const double> urgency,
@@ -297,8 +299,7 @@ void RowStore::gather(std::span<const std::int64_t> positions, std::byte* x, flo
     if (classes > 0) backend_->gather(shelf.a.data, classes * sizeof(float), slots, staged.a.data());
     deal(kept);
   }
-  std::sort(missing.begin(), missing.end(),
-            [&](std::size_t i, std::size_t j) { return positions[i] < positions[j]; });
+  std::sort(missing.begin(), missing.end(), [&](std::size_t i, std::size_t j) { return positions[i] < positions[j]; });
   for (const std::size_t i : missing) staged.positions.push_back(positions[i]);
   streamed.read(staged);
   deal(missing);
@@ -322,7 +323,8 @@ RowStore RowStore::gathered(std::span<const std::int64_t> positions) const {
   std::vector<std::byte> x(positions.size() * static_cast<std::size_t>(format_.x_bytes()));
   std::vector<float> a(positions.size() * static_cast<std::size_t>(format_.classes));
   gather(positions, x.data(), a.data());
-  return RowStore(*backend_, format_, static_cast<std::int64_t>(positions.size()), Array<std::byte>(*backend_, std::span<const std::byte>(x)),
+  return RowStore(*backend_, format_, static_cast<std::int64_t>(positions.size()),
+                  Array<std::byte>(*backend_, std::span<const std::byte>(x)),
                   Array<float>(*backend_, std::span<const float>(a)));
 }
 

@@ -23,13 +23,6 @@ Error usage(const std::string& text) {
   return Error(Exit::usage, text);
 }
 
-// Where a request may say how rows are scored: the strategies that score single rows.
-ScoreKind score_kind(const std::string& name) {
-  const Entry& entry = strategy(name);
-  if (!entry.score) throw usage(fmt::format("--score {}: not an acquisition score; see `seine strategies`", name));
-  return *entry.score;
-}
-
 // Everything that was read.
 struct Input {
   OpenedPool opened;
@@ -37,54 +30,10 @@ struct Input {
   std::optional<Loaded> outside;  // labelled rows that are not in the pool
 };
 
-// Bytes that the engine of an objective keeps of each row: state, key, how many picks it has seen, and a filler.
-std::int64_t state_of(Objective objective) {
-  const auto rule = [](RuleKind kind) { return static_cast<std::int64_t>(state_bytes(kind)) + 12; };
-  switch (objective) {
-    case Objective::radius:
-      return rule(RuleKind::nearest);
-    case Objective::potential:
-      return rule(RuleKind::race) + 16;
-    case Objective::coverage:
-      return 48;
-    case Objective::log_determinant:
-      return rule(RuleKind::variance) + 16;
-    default:
-      return 0;
-  }
-}
-
-Wanted wanted_by(const Request& request, const Entry& entry) {
-  Wanted wanted;
-  wanted.embeddings = entry.needs.embeddings;
-  wanted.unit_rows = request.normalize == Normalize::by_strategy ? entry.unit_rows : request.normalize == Normalize::l2;
-  if (entry.ground_rows) wanted.unit_rows = true;  // a cosine, whatever the norms
-  wanted.half_rows = entry.objective == Objective::radius || entry.objective == Objective::potential;
-  wanted.residuals = entry.outer;
-  wanted.residuals_by_label = entry.residuals_by_label && entry.residuals_by_label(request);
-  if (entry.score) wanted.score = entry.score;
-  if (entry.score && request.reduce == Reduce::exact) wanted.best = request.batch;
-  if (request.score) wanted.score = score_kind(*request.score);
-  wanted.batch = request.batch;
-  wanted.row_state = state_of(entry.objective);
-  wanted.threads = std::max(1, request.pool.threads);
-  wanted.copies = request.reduce == Reduce::merge || request.keep ? 3 : 1;
-  return wanted;
-}
-
-Needs needs_of(const Request& request, const Entry& entry) {
-  Needs needs = entry.needs;
-  if (request.score) {
-    needs.probabilities = true;
-    needs.passes |= strategy(*request.score).needs.passes;
-  }
-  return needs;
-}
-
 Input read_input(const Request& request, const Entry& entry, const Comm& comm, Backend& backend,
                  const Console& console) {
-  Wanted wanted = wanted_by(request, entry);
   OpenedPool opened = open_pool(comm, request.pool, needs_of(request, entry), console);
+  Wanted wanted = wanted_by(request, entry, opened.files.shape());
   Loaded pool = load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr);
   Input input{std::move(opened), std::move(pool), std::nullopt};
   if (request.pool.labelled_pool.empty() || !entry.cover) return input;
@@ -130,7 +79,8 @@ void check_request(const Request& request) {
   if (request.partitions < 1)
     throw usage(fmt::format("--partitions: expected at least 1, found {}", request.partitions));
   if (request.fan_in < 2) throw usage(fmt::format("--fan-in: expected at least 2, found {}", request.fan_in));
-  if (request.score) score_kind(*request.score);
+  if (request.score && !strategy(*request.score).score)
+    throw usage(fmt::format("--score {}: not an acquisition score; see `seine strategies`", *request.score));
   if (request.score && entry.score)
     throw usage(fmt::format("--score steers a diversity strategy; {} is an acquisition score itself", entry.name));
   if (request.score && !request.keep && request.score_power == 0) throw usage("--score needs --keep or --score-power");
@@ -163,7 +113,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 
   Task task{request, entry};
   task.batch = std::min(request.batch, whole.candidates());
-  task.unit_rows = wanted_by(request, entry).unit_rows;
+  task.unit_rows = wanted_by(request, entry, input.opened.files.shape()).unit_rows;
   task.memory = memory_of_engines(*input.pool.room, backend);
   task.console = comm.is_root() ? &console : nullptr;
   Prior prior;
@@ -189,7 +139,8 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
   batch.timing.share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(task.batch));
   if (batch.timing.share > 0 && comm.is_root())
-    console.info(fmt::format("{:.1f} % of {} rows x {} picks met", 100 * batch.timing.share, pool.rows(), task.batch));
+    console.info(fmt::format("{:.1f} % of {} rows x {} picks met{}", 100 * batch.timing.share, pool.rows(), task.batch,
+                             picked.rounds > 0 ? fmt::format(", in {} rounds", picked.rounds) : std::string()));
   batch.timing.select = watch.lap() + input.pool.score_seconds;
   if (request.certificate != CertificateMode::off) {
     if (task.console) console.progress("certificate", 0, 1);

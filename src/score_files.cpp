@@ -92,8 +92,7 @@ std::vector<std::string> write_scores(const ScoreRequest& request, const Comm& c
   Wanted wanted;
   wanted.score = entry.score;
   wanted.threads = std::max(1, request.pool.threads);
-  const Loaded loaded =
-      load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr);
+  const Loaded loaded = load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr);
   for (std::size_t file = 0; file < outputs.size(); ++file) {
     const std::vector<float> scores = gather_scores(loaded.pool, opened.files, file);
     comm.agree([&] {

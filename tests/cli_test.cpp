@@ -254,8 +254,6 @@ TEST(WrongUsage, WordsAreKnownOnes) {
 }
 
 TEST(WrongUsage, WhatComesLater) {
-  expect_error({"plan"}, 64, "not yet");
-  expect_error({"plan", "--ranks", "4", "--rows", "1000"}, 64, "not yet");
   expect_error(select_10({"--checkpoint", "c.h5"}), 64, "not yet");
   expect_error(select_10({"--checkpoint", "c.h5", "--checkpoint-every", "60"}), 64, "not yet");
   expect_error(select_10({"--restart"}), 64, "not yet");
@@ -351,6 +349,82 @@ TEST(Strategies, One) {
   EXPECT_TRUE(run({"strategies", "--json"}).out.starts_with("["));
 }
 
+// A complete `plan` without a pool, with further words.
+Words plan(const Words& more = {}) {
+  Words words{"plan", "--rows",  "1000000", "--dim",     "256", "--strategy",    "k_center",          "--batch",
+              "1000", "--ranks", "4",       "--threads", "2",   "--calibration", "/none/machine.json"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+TEST(Plan, WrongUsage) {
+  expect_error({"plan"}, 64, "--strategy is required");
+  expect_error({"plan", "--strategy", "random", "--batch", "1"}, 64, "--pool or --rows");
+  expect_error({"plan", "--strategy", "badge", "--batch", "1", "--rows", "9", "--dim", "2"}, 64,
+               "--classes is required");
+  expect_error({"plan", "--strategy", "bald", "--batch", "1", "--rows", "9", "--classes", "2"}, 64, "--passes is");
+  expect_error(plan({"--pool", "x.h5"}), 64, "--pool is given");
+  expect_error(plan({"--classes", "many"}), 64, "--classes");
+  expect_error(plan({"--keep", "2"}), 64, "--score");
+  expect_error(plan({"--checkpoint", "c.h5"}), 64, "not yet");
+  expect_error({"plan", "--strategy", "random", "--batch", "1", "--pool", "/none/x.h5"}, 66, "/none/x.h5");
+}
+
+TEST(Plan, IsAJobScript) {
+  const Ended ended = run(plan({"--seed", "7", "--set", "first=random", "--pending", "a b.csv", "--out", "o.h5"}));
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_EQ(ended.err, "");
+  EXPECT_TRUE(ended.out.starts_with("#!/bin/bash\n"));
+  for (const char* part : {"# memory per rank", "# bytes read", "# rounds", "# seconds", "built in",
+                           "#SBATCH --ntasks=4\n", "#SBATCH --cpus-per-task=2\n", "#SBATCH --mem-per-cpu=",
+                           "#SBATCH --time=0-00:", "\nsrun ", "--strategy k_center --batch 1000", "--seed 7",
+                           "--set first=random", "--pending 'a b.csv'", "--threads 2 --out o.h5\n"})
+    EXPECT_TRUE(has(ended.out, part)) << part << "\n" << ended.out;
+}
+
+TEST(Plan, AsJson) {
+  const Ended ended = run(plan({"--json"}));
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_TRUE(ended.out.starts_with("{"));
+  for (const char* key : {"possible",
+                          "obstacle",
+                          "ranks",
+                          "threads",
+                          "rows_per_rank",
+                          "resident",
+                          "memory_bytes",
+                          "resident_memory_bytes",
+                          "least_memory_bytes",
+                          "bytes_read",
+                          "rounds",
+                          "seconds",
+                          "phases",
+                          "start",
+                          "read",
+                          "select",
+                          "certificate",
+                          "write",
+                          "processor_seconds",
+                          "low",
+                          "likely",
+                          "high",
+                          "constants",
+                          "sbatch",
+                          "command"})
+    EXPECT_TRUE(has(ended.out, "\"" + std::string(key) + "\": ")) << key;
+  EXPECT_TRUE(has(ended.out, "\"possible\": true"));
+}
+
+TEST(Plan, SaysWhatCannotBeDone) {
+  const Ended text = run(plan({"--memory", "0.01"})), json = run(plan({"--memory", "0.01", "--json"}));
+  EXPECT_EQ(text.code, 0);
+  EXPECT_TRUE(has(text.out, "# cannot be done"));
+  EXPECT_TRUE(text.out.ends_with("\nexit 71\n"));
+  EXPECT_FALSE(has(text.out, "#SBATCH"));
+  EXPECT_EQ(json.code, 0);
+  EXPECT_TRUE(has(json.out, "\"possible\": false"));
+}
+
 TEST(StandardOutput, ThatCannotBeWrittenIsAnError) {
   if (access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full";
   const std::string binary = std::getenv("SEINE_BIN");
@@ -381,6 +455,11 @@ TEST(Synth, PrintsOneLineAndInspectReadsIt) {
                            out, "--progress", "always", "--quiet"});
   EXPECT_EQ(quiet.err, "");
   EXPECT_EQ(quiet.out, selected.out);
+
+  const Ended planned = run({"plan", "--pool", folder / "pool/*.h5", "--strategy", "badge", "--batch", "7", "--json"});
+  EXPECT_EQ(planned.code, 0) << planned.err;
+  EXPECT_TRUE(has(planned.out, "\"rows_per_rank\": 100,"));
+  EXPECT_TRUE(has(planned.out, "--pool "));
 
   const Ended scored =
       run({"score", "--pool", folder / "pool/*.h5", "--strategy", "margin", "--out", folder / "scores"});

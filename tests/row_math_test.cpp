@@ -364,8 +364,8 @@ TEST_P(Loops, ApplyComparedPicks) {
     backend().start(RuleKind::nearest, {.before = before_.data()}, rows, all);
     std::int64_t met = 0;
     for (const auto& [known, floor] : {std::pair{3, -HUGE_VAL}, {40, 0.5}, {80, 0.01}, {90, -HUGE_VAL}})
-      met += backend().apply(RuleKind::nearest, vectors,
-                             {chosen.from(0, known), nullptr, between.data(), compared}, floor, all);
+      met += backend().apply(RuleKind::nearest, vectors, {chosen.from(0, known), nullptr, between.data(), compared},
+                             floor, all);
     const std::vector<double> keys = key.to_host();
     const std::vector<Nearest::State> states = state.to_host();
     for (std::int64_t i = 0; i < rows; ++i) {

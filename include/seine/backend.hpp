@@ -123,7 +123,8 @@ class Backend {
   // many pairs of row and pick met.
   virtual std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                              const RowStates& states) = 0;
-  // Squared distances of the picks [first, last) from all before them, by the canonical kernel: between[a * stride + b].
+  // Squared distances of the picks [first, last) from all before them, by the canonical kernel: between[a * stride +
+  // b].
   virtual void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
                        std::int64_t stride) = 0;
   // The `count` best (key, global row) among rows with selectable != 0, best first; fewer where there are fewer.

@@ -7,6 +7,9 @@
 
 namespace seine {
 
+constexpr std::int64_t kEvaluationRows = 16384;  // larger pools are sampled for what is dear
+constexpr int kRandomBatches = 5;
+
 struct Certificate {
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 

@@ -53,7 +53,8 @@ SEINE_HD inline float canonical_distance2(const float* x, const float* y, std::i
 }
 
 // The canonical squared distance is at most this share of itself off the true one: a difference rounds once (and counts
-// twice when squared), a lane adds dim / kLanes terms, the fold five, with room to spare. Not for squares that underflow.
+// twice when squared), a lane adds dim / kLanes terms, the fold five, with room to spare. Not for squares that
+// underflow.
 SEINE_HD inline double distance2_error(std::int64_t dim) {
   return (static_cast<double>(dim) / kLanes + 10) * 5.9604644775390625e-8;  // 2^-24
 }

@@ -27,9 +27,9 @@ struct RowFormat {
 class RowSource {
  public:
   virtual ~RowSource() = default;
-  // Rows by global number, ascending; x and a are on the host. `labels`: the class that a residual is taken of, where it
-  // is not negative; empty: the predicted one everywhere. Calls may come from another thread, one at a time. Errors 65
-  // and 74 where the files have changed since they were checked.
+  // Rows by global number, ascending; x and a are on the host. `labels`: the class that a residual is taken of, where
+  // it is not negative; empty: the predicted one everywhere. Calls may come from another thread, one at a time. Errors
+  // 65 and 74 where the files have changed since they were checked.
   virtual void read(std::span<const std::int64_t> rows, std::span<const std::int32_t> labels, std::byte* x,
                     float* a) const = 0;
   // The same rows, divided by their 2-norms.

@@ -11,6 +11,7 @@
 #include "seine/pool_files.hpp"
 #include "seine/request.hpp"
 #include "seine/rules.hpp"
+#include "seine/work.hpp"
 
 namespace seine {
 
@@ -50,6 +51,7 @@ struct Entry {
   void (*cover)(Pool&, const Task&, Prior&) = nullptr;  // what covered rows do before the first pick; null: nothing
   // How many rows the objective sums over, of the pool's rows; null: all, or no sum.
   std::int64_t (*ground_rows)(const Request&, std::int64_t rows) = nullptr;
+  WorkFunction work = nullptr;              // `cost` in numbers, for `seine plan`
   void (*check)(const Request&) = nullptr;  // error 64 for a bad parameter value; null: nothing to check
 };
 

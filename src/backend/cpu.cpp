@@ -149,8 +149,8 @@ const float* active_rows(const Field& rows, std::int64_t first, std::int64_t las
   return wide.get();
 }
 
-// The active rows meet the picks [chunk, last), chunk by chunk. Those that have fallen below the floor drop out. Returns
-// how many pairs met.
+// The active rows meet the picks [chunk, last), chunk by chunk. Those that have fallen below the floor drop out.
+// Returns how many pairs met.
 template <class Rule, class Interactions>
 std::int64_t meet_chunks(Interactions& interactions, std::vector<std::int32_t>& active, std::int64_t first,
                          std::int64_t chunk, std::int64_t last, const Picks& picks, double floor, const Places& rows) {

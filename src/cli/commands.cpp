@@ -50,9 +50,12 @@ constexpr std::array kCommands{
   seine synth --rows 100000 --dim 64 --classes 10 --shards 4 --out pool
   mpirun -n 4 seine synth --rows 10000000 --dim 128 --passes 5 --dtype f16 --ids string \
       --labelled 0.01 --shards 64 --seed 3 --out pool)"},
-    Row{"plan", "Predict memory, time and bytes of a request (not yet in this version).", make_plan,
+    Row{"plan", "Predict memory, time and bytes of a request, as a job script for Slurm.", make_plan,
         R"(Examples:
-  seine plan --help)"},
+  seine plan --pool 'pool/part-*.h5' --strategy badge --batch 1000 --ranks 4 > job.sbatch
+  seine plan --rows 100000000 --dim 768 --strategy k_center --batch 10000 --ranks 64 --memory 4
+  srun -n 1 seine plan --calibrate --config request.toml    # once, on a node as the jobs use
+  seine plan --config request.toml --ranks 16 --json)"},
 };
 
 void declare_log(Options& options, LogOptions& log) {

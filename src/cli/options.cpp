@@ -147,7 +147,7 @@ bool Options::parse(const std::vector<std::string>& arguments) {
     throw Error(Exit::usage, fmt::format("{}; see {} --help", error.what(), command_));
   }
   if (help_flag->count() > 0) return false;
-  if (const auto extra = app_->remaining(); !extra.empty() && !takes_anything_)
+  if (const auto extra = app_->remaining(); !extra.empty())
     throw Error(Exit::usage, fmt::format("{} \"{}\"; see {} --help",
                                          extra.front().starts_with('-') ? "unknown option" : "unexpected argument",
                                          extra.front(), command_));
@@ -185,6 +185,26 @@ std::string Options::help() const {
 bool Options::given(std::string_view name) const {
   return std::any_of(options_.begin(), options_.end(),
                      [&](const Option& option) { return option.name == name && option.given(); });
+}
+
+std::string Options::typed(std::initializer_list<std::string_view> without) const {
+  const auto quoted = [](const std::string& word) {
+    constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./=:,+-@%";
+    if (!word.empty() && word.find_first_not_of(plain) == std::string::npos) return word;
+    return "'" + CLI::detail::find_and_replace(word, "'", "'\\''") + "'";
+  };
+  std::string text;
+  for (const Option& option : options_) {
+    if (!option.given() || option.name == "config") continue;
+    if (std::find(without.begin(), without.end(), option.name) != without.end()) continue;
+    text += (text.empty() ? "" : " ") + option.label();
+    if (option.kind == Option::Kind::flag) continue;
+    for (std::size_t i = 0; i < option.values.size(); ++i) {
+      if (i > 0 && option.kind == Option::Kind::pairs) text += " " + option.label();
+      text += " " + quoted(option.values[i]);
+    }
+  }
+  return text;
 }
 
 std::size_t Options::position(std::string_view option, const std::string& words, const std::string& word,

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <map>
 #include <memory>
@@ -76,8 +77,6 @@ class Options {
   void required() { group(kRequired); }              // the options declared next must be given
   void group(std::string title) { group_ = title; }  // their heading in --help; "": hidden
 
-  void take_anything() { takes_anything_ = true; }  // unknown options are no error
-
   // T: a number, or std::optional of one. A value that is already allowed is shown as the default.
   template <class T>
   void number(std::string name, std::string placeholder, T& value, Limits limits, std::string meaning);
@@ -102,6 +101,8 @@ class Options {
   bool parse(const std::vector<std::string>& arguments);
   std::string help() const;
   bool given(std::string_view name) const;
+  // The options that were given, as one would type them, but for some.
+  std::string typed(std::initializer_list<std::string_view> without) const;
 
  private:
   static constexpr const char* kRequired = "Required";
@@ -115,7 +116,6 @@ class Options {
 
   std::string command_, group_, config_;
   std::string usage_;  // the required options
-  bool takes_anything_ = false;
   std::unique_ptr<CLI::App> app_;
   std::vector<Option> options_;
 };

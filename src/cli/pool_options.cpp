@@ -2,9 +2,12 @@
 
 namespace seine {
 
-void declare_pool(Options& options, PoolRequest& pool) {
+void declare_pool(Options& options, PoolRequest& pool, bool required) {
   constexpr int kMostThreads = 4096;
-  options.required();
+  if (required)
+    options.required();
+  else
+    options.group("Rows");
   options.list("pool", "PATH...", pool.pool, "HDF5 files and globs, or one .txt list of paths");
 
   options.group("Rows");

@@ -9,6 +9,6 @@
 
 namespace seine {
 
-void declare_pool(Options& options, PoolRequest& pool);
+void declare_pool(Options& options, PoolRequest& pool, bool required = true);
 
 }  // namespace seine

@@ -131,6 +131,11 @@ void check_processor() {
   throw Error(Exit::system, "this processor is older than x86-64-v3 (AVX2, FMA, BMI2 and F16C are needed)");
 }
 
+int own_cpus() {
+  const CpuSet cpus = affinity();
+  return CPU_COUNT_S(sizeof cpus, cpus.data());
+}
+
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal) {
   const CpuSet cpus = affinity();
   const Neighbours neighbours = count_neighbours(comm, cpus);

@@ -13,6 +13,9 @@ namespace seine {
 // Error 71 where the processor lacks the instructions that all of this program is compiled for.
 void check_processor();
 
+// The CPUs that this process may use.
+int own_cpus();
+
 // Collective. Fills `threads` and `memory_gib` where the request leaves them open, and makes the backend it asks for.
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal);
 

@@ -54,6 +54,7 @@ Entry badge_entry() {
   entry.outer = true;
   entry.draws_by_distance = true;
   entry.pick = badge;
+  entry.work = work_of_race;
   entry.residuals_by_label = is_conditioned;
   entry.cover = [](Pool& pool, const Task& task, Prior& prior) {
     if (is_conditioned(task.request)) cover_by_distance(pool, prior);

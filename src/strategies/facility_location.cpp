@@ -46,6 +46,7 @@ Entry facility_location_entry() {
   entry.weights = true;
   entry.unit_rows = true;
   entry.pick = facility_location;
+  entry.work = work_of_coverage;
   entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_similarity(pool, prior); };
   entry.ground_rows = ground_rows;
   entry.check = [](const Request& request) { ground_rows(request, 1); };

@@ -77,6 +77,7 @@ Entry k_center_entry() {
   entry.objective = Objective::radius;
   entry.weights = true;
   entry.pick = k_center;
+  entry.work = work_of_farthest;
   entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_distance(pool, prior); };
   entry.check = check;
   return entry;

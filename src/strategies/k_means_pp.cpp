@@ -44,6 +44,7 @@ Entry k_means_pp_entry() {
   entry.weights = true;
   entry.draws_by_distance = true;
   entry.pick = k_means_pp;
+  entry.work = work_of_race;
   entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_distance(pool, prior); };
   return entry;
 }

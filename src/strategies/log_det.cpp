@@ -44,6 +44,7 @@ Entry log_det_entry() {
   entry.objective = Objective::log_determinant;
   entry.unit_rows = true;
   entry.pick = log_det;
+  entry.work = work_of_variance;
   entry.cover = [](Pool& pool, const Task& task, Prior& prior) {
     prior.noise = noise_of(task.request);
     cover_by_variance(pool, task.unit_rows, prior);

@@ -27,6 +27,7 @@ Entry random_entry() {
   entry.source = "sampling by smallest hash; spec diversity 0.3.8";
   entry.objective = Objective::none;
   entry.pick = pick_random;
+  entry.work = work_of_one_pass;
   return entry;
 }
 

@@ -20,6 +20,7 @@ Entry score_entry(ScoreKind kind) {
   entry.objective = Objective::scores;
   entry.score = kind;
   entry.pick = pick_by_score;
+  entry.work = work_of_one_pass;
   return entry;
 }
 
