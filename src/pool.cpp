@@ -148,7 +148,9 @@ Pool Pool::where(std::span<const std::uint8_t> keep) const {
   std::vector<std::int64_t> positions;
   for (std::size_t i = 0; i < keep.size(); ++i)
     if (keep[i]) positions.push_back(static_cast<std::int64_t>(i));
-  return Pool(*comm_, *backend_, chosen(columns, positions), store_.chosen(positions));
+  // On all ranks or on none: what is collective may depend on it.
+  const bool in_memory = comm_->max(store_.has_room_for(static_cast<std::int64_t>(positions.size())) ? 0 : 1) == 0;
+  return Pool(*comm_, *backend_, chosen(columns, positions), store_.chosen(positions, in_memory));
 }
 
 Pool Pool::only(std::span<const std::int64_t> rows) const {

@@ -305,18 +305,19 @@ void RowStore::gather(std::span<const std::int64_t> positions, std::byte* x, flo
   deal(missing);
 }
 
-RowStore RowStore::chosen(std::span<const std::int64_t> positions) const {
-  if (!resident()) {
-    const Stream& stream = streamed_->stream;
-    const std::int64_t bytes = static_cast<std::int64_t>(positions.size()) * format_.row_bytes();
-    if (bytes > stream.room->left() / 2)
-      return RowStore(*backend_, format_, *stream_of(at(stream.rows, positions), at(stream.labels, positions)));
-    Room::Part taken(stream.room, bytes);
-    RowStore store = gathered(positions);
-    store.taken_ = std::move(taken);
-    return store;
-  }
-  return gathered(positions);
+bool RowStore::has_room_for(std::int64_t rows) const {
+  return resident() || rows * format_.row_bytes() <= streamed_->stream.room->left() / 2;
+}
+
+RowStore RowStore::chosen(std::span<const std::int64_t> positions, bool in_memory) const {
+  if (resident()) return gathered(positions);
+  const Stream& stream = streamed_->stream;
+  if (!in_memory)
+    return RowStore(*backend_, format_, *stream_of(at(stream.rows, positions), at(stream.labels, positions)));
+  Room::Part taken(stream.room, static_cast<std::int64_t>(positions.size()) * format_.row_bytes());
+  RowStore store = gathered(positions);
+  store.taken_ = std::move(taken);
+  return store;
 }
 
 RowStore RowStore::gathered(std::span<const std::int64_t> positions) const {

@@ -102,7 +102,9 @@ class RowStore {
   // Rows at these positions, packed, to the host; x or a may be null.
   void gather(std::span<const std::int64_t> positions, std::byte* x, float* a) const;
 
-  RowStore chosen(std::span<const std::int64_t> positions) const;  // ascending
+  // Rows at these positions, ascending, as a store of their own; in memory, or streamed like this one.
+  RowStore chosen(std::span<const std::int64_t> positions, bool in_memory) const;
+  bool has_room_for(std::int64_t rows) const;  // in memory, beside what is there
   void make_unit();  // divides x by its 2-norm; a zero row stays zero. float32 without residuals
   // How rows of another pool are read; absent where this store is resident.
   std::optional<Stream> stream_of(std::vector<std::int64_t> rows, std::vector<std::int32_t> labels) const;
