@@ -108,11 +108,11 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   // Global number twice, role as read and as a column, score; and while random batches are drawn, their draws.
   constexpr std::int64_t kColumns = 18, kDraws = 30;
   const std::int64_t columns = kColumns + (wanted.score && wanted.best == 0 ? 4 : 0);
+  const std::int64_t copied = own_share(wanted.copied_rows, own_rows, shape);
+  const std::int64_t sampled = own_share(wanted.sampled_rows, own_rows, shape);
   const std::int64_t selecting = own_rows * wanted.row_state + wanted.fixed_state + wanted.batch * (row_bytes + 64) +
-                                 5 * round + own_share(wanted.copied_rows, own_rows, shape) * (row_bytes + columns);
-  // Rows that are chosen are in memory twice for a moment.
-  const std::int64_t certifying = own_rows * kDraws + own_share(wanted.sampled_rows, own_rows, shape) * 2 * row_bytes +
-                                  own_share(wanted.copied_rows, own_rows, shape) * (row_bytes + columns) + 4 * round;
+                                 5 * round + copied * columns;
+  const std::int64_t certifying = own_rows * kDraws + copied * columns + 4 * round;
   MemoryNeed need;
   constexpr std::int64_t kHashedAtOnce = 1 << 24;
   need.opening = own_rows + (shape.ids ? std::min(own_rows, kHashedAtOnce) * 46 : 0);
@@ -120,7 +120,9 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   need.working = std::max(selecting, certifying) - own_rows * std::max(wanted.row_state, kDraws) +
                  wanted.threads * (wanted.score ? kMiB : kMiB / 4);
   if (wanted.batch == 0) need.working = std::max(need.working, 4 * kMiB);  // of commands that were not measured
-  need.vectors = static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies);
+  // Rows that are chosen are in memory twice for a moment.
+  need.vectors = static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
+                 (copied + 2 * sampled) * row_bytes;
   return need;
 }
 

@@ -425,6 +425,37 @@ TEST(Plan, SaysWhatCannotBeDone) {
   EXPECT_TRUE(has(json.out, "\"possible\": false"));
 }
 
+TEST(Memory, LargerPoolsAreStreamedToTheSameBatch) {
+  const Folder folder;
+  const Ended made = run({"synth", "--rows", "20000", "--dim", "256", "--out", folder / "pool"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  const auto select = [&](const Words& more) {
+    Words words{"select",
+                "--pool",
+                folder / "pool/part-00000.h5",
+                "--strategy",
+                "k_center",
+                "--batch",
+                "100",
+                "--threads",
+                "1",
+                "--device",
+                "cpu",
+                "--out",
+                folder / "batch.csv"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(words);
+  };
+  const Ended resident = select({}), streamed = select({"--memory", "0.05"}), impossible = select({"--memory", "0.01"});
+  EXPECT_EQ(resident.code, 0) << resident.err;
+  EXPECT_FALSE(has(resident.err, "read again"));
+  EXPECT_EQ(streamed.code, 0) << streamed.err;
+  EXPECT_TRUE(has(streamed.err, "read again")) << streamed.err;
+  EXPECT_EQ(streamed.out, resident.out);
+  EXPECT_EQ(impossible.code, 71);
+  EXPECT_TRUE(has(impossible.err, "--memory gives 0.010")) << impossible.err;
+}
+
 TEST(StandardOutput, ThatCannotBeWrittenIsAnError) {
   if (access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full";
   const std::string binary = std::getenv("SEINE_BIN");

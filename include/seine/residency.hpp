@@ -42,7 +42,7 @@ struct MemoryNeed {
   std::int64_t opening = 0;  // before any vector is read: ids are looked for twice
   std::int64_t state = 0;    // of its rows; always in memory
   std::int64_t working = 0;  // picks, rows on their way; at least
-  std::int64_t vectors = 0;  // of its rows, if all are in memory
+  std::int64_t vectors = 0;  // of its rows, and of those chosen among them, if all are in memory
 
   std::int64_t least() const { return state + working; }
   std::int64_t most() const { return least() + vectors; }
