@@ -13,7 +13,8 @@ namespace seine {
 namespace {
 
 constexpr std::int64_t kMiB = 1 << 20;
-constexpr std::int64_t kRoundRows = 1024;  // that are fetched at once, by engines and certificates
+// Fetched at once by engines and certificates; and where memory is short.
+constexpr std::int64_t kRoundRows = 1024, kFewestRoundRows = 64;
 
 std::int64_t ground_rows_of(const Entry& entry, const Request& request, const PoolShape& shape) {
   return entry.ground_rows ? entry.ground_rows(request, shape.rows) : shape.rows;
@@ -104,7 +105,8 @@ RowFormat row_format(const PoolShape& shape, const Wanted& wanted) {
 
 MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Wanted& wanted) {
   const std::int64_t row_bytes = stored_row_bytes(row_format(shape, wanted));
-  const std::int64_t round = std::min(kRoundRows, 2 * wanted.batch + 32) * (row_bytes + 64);
+  const std::int64_t rows_of_round = std::min(kRoundRows, 2 * wanted.batch + 32);
+  const std::int64_t round = std::min(rows_of_round, kFewestRoundRows) * (row_bytes + 64);
   // Global number twice, role as read and as a column, score; and while random batches are drawn, their draws.
   constexpr std::int64_t kColumns = 18, kDraws = 30;
   const std::int64_t columns = kColumns + (wanted.score && wanted.best == 0 ? 4 : 0);
@@ -122,7 +124,8 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   if (wanted.batch == 0) need.working = std::max(need.working, 4 * kMiB);  // of commands that were not measured
   // Rows that are chosen are in memory twice for a moment.
   need.vectors = static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
-                 (copied + 2 * sampled) * row_bytes;
+                 (copied + 2 * sampled + 5 * std::max<std::int64_t>(rows_of_round - kFewestRoundRows, 0)) * row_bytes;
+  if (!wanted.embeddings) need.vectors = 0;
   return need;
 }
 
