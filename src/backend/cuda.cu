@@ -659,8 +659,7 @@ class CudaBackend final : public Backend {
     const Array<Near*> places(*this, lists);
     const Array<unsigned long long> sums = zeros(count), lengths(*this, count);
     copy_in(lengths.data(), near, lists.size() * sizeof(std::int64_t));
-    meet_ground(ground, all, weight, fixed, candidates, count, sums.data(), places.data(),
-                room, lengths.data());
+    meet_ground(ground, all, weight, fixed, candidates, count, sums.data(), places.data(), room, lengths.data());
     add_to(gains, sums);
     copy_out(near, lengths.data(), static_cast<std::size_t>(count) * sizeof(std::int64_t));
   }
