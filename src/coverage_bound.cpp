@@ -4,12 +4,12 @@
 #include <cmath>
 
 #include "rule_state.hpp"
+#include "seine/log_determinant.hpp"
 #include "symmetric.hpp"
 
 namespace seine {
 namespace {
 
-constexpr std::int64_t kGroupRows = 256;   // whose products are summed in float64
 constexpr double kLongest2 = 1 + 0x1p-20;  // squared norm of a unit row, after rounding
 
 // For sums over `rows` ground rows that float64 holds exactly.
@@ -70,13 +70,7 @@ double CoverageBound::sum(const std::vector<double>& values) const {
 std::vector<double> CoverageBound::quadratic_forms() const {
   const std::int64_t dim = ground_.dim(), own = candidates_.own();
   const FixedPoint fixed = fixed_for(ground_.rows(), kLongest2);
-  std::vector<std::int64_t> sums(static_cast<std::size_t>(dim * dim));
-  ground_.store().visit_all([&](std::int64_t, const Vectors& piece) {
-    std::vector<std::int64_t> groups{0};
-    while (groups.back() < piece.rows) groups.push_back(std::min(groups.back() + kGroupRows, piece.rows));
-    ground_.backend().gram(piece.x, groups, fixed, sums.data());
-  });
-  ground_.comm().sum(sums);
+  const std::vector<std::int64_t> sums = second_moments(ground_, fixed);
   std::vector<double> moments(sums.size());
   for (std::size_t i = 0; i < sums.size(); ++i) moments[i] = fixed.value(sums[i]);
   for (std::int64_t c = 0; c < dim; ++c) moments[static_cast<std::size_t>(c * dim + c)] += ridge_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -38,18 +39,18 @@ struct Memory {
 Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request) {
   constexpr std::int64_t kUnknown = std::int64_t{1} << 30;
   if (request.stream_room) return {*request.stream_room, true};
-  if (!request.memory_gib) return {kUnknown, false};
-  const double memory = *request.memory_gib * (1 << 30);
-  const double in_use = static_cast<double>(resident_bytes());
-  const double room = -comm.max(-room_for_vectors(need, memory, in_use));
+  const double memory = request.memory_gib ? *request.memory_gib * (1 << 30) : HUGE_VAL;
+  const double own_room = room_for_vectors(need, memory, static_cast<double>(resident_bytes()));
+  const double room = -comm.max(-own_room);
   const double vectors = comm.max(static_cast<double>(need.vectors));
   comm.agree([&] {
-    if (room >= 0 || need.vectors == 0) return;
+    if (own_room >= 0) return;
     throw Error(Exit::system,
                 fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
                             "{:.3f}: use more ranks or more memory",
-                            (memory - room) / (1 << 30), *request.memory_gib));
+                            std::ceil((memory - own_room) / (1 << 30) * 1000) / 1000, *request.memory_gib));
   });
+  if (std::isinf(room)) return {kUnknown, false};
   const double left = vectors <= room ? room - vectors : room;
   return {static_cast<std::int64_t>(std::clamp(left, 0.0, 0x1p62)), vectors > 0 && vectors > room};
 }
@@ -343,7 +344,7 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   };
   if (memory.streams && console)
     console->info(
-        fmt::format("the vectors of this pool do not fit --memory: {:.3f} GiB of each rank keep the rows that "
+        fmt::format("the vectors of this pool do not fit --memory: up to {:.3f} GiB of each rank keep the rows that "
                     "are wanted most, the others are read again",
                     static_cast<double>(memory.room) / (1 << 30)));
   Pool pool(comm, backend, std::move(columns), store());

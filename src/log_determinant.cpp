@@ -11,25 +11,10 @@
 namespace seine {
 namespace {
 
-// Rows of the global numbering whose second moments are summed in float64 before the sum is rounded to an integer.
-constexpr std::int64_t kGramRows = Ownership::kTileRows;  // so that no group lies in two pieces
-
-// Sum of x x^T over all rows of the pool, lower triangle, the same for every number of ranks.
 void add_second_moments(const Pool& pool, std::vector<double>& sums) {
   const double largest2 = largest_over(pool.comm(), pool.squared_norms().to_host());
   const FixedPoint fixed = FixedPoint::for_sum(pool.rows(), largest2);
-  const auto& rows = pool.columns.rows;
-  std::vector<std::int64_t> moments(sums.size());
-  pool.store().visit_all([&](std::int64_t first, const Vectors& piece) {
-    std::vector<std::int64_t> groups{0};
-    for (std::int64_t i = 1; i < piece.rows; ++i) {
-      const auto at = static_cast<std::size_t>(first + i);
-      if (rows[at] / kGramRows != rows[at - 1] / kGramRows) groups.push_back(i);
-    }
-    groups.push_back(piece.rows);
-    pool.backend().gram(piece.x, groups, fixed, moments.data());
-  });
-  pool.comm().sum(moments);
+  const std::vector<std::int64_t> moments = second_moments(pool, fixed);
   for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += fixed.value(moments[i]);
 }
 
@@ -117,6 +102,21 @@ std::vector<double> counted_norms(const Pool& pool, bool unit) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> second_moments(const Pool& pool, FixedPoint fixed) {
+  const auto& rows = pool.columns.rows;
+  const auto tile = [&](std::int64_t own) { return rows[static_cast<std::size_t>(own)] / Ownership::kTileRows; };
+  std::vector<std::int64_t> moments(static_cast<std::size_t>(pool.dim() * pool.dim()));
+  pool.store().visit_all([&](std::int64_t first, const Vectors& piece) {
+    std::vector<std::int64_t> groups{0};
+    for (std::int64_t i = 1; i < piece.rows; ++i)
+      if (tile(first + i) != tile(first + i - 1)) groups.push_back(i);
+    groups.push_back(piece.rows);
+    pool.backend().gram(piece.x, groups, fixed, moments.data());
+  });
+  pool.comm().sum(moments);
+  return moments;
+}
 
 void cover_by_variance(Pool& pool, bool unit, Prior& prior) {
   const std::int64_t dim = pool.dim();

@@ -53,7 +53,7 @@ class Planner {
         wanted_(wanted_by(request, entry_, pool)),
         format_(row_format(pool, wanted_)),
         ranks_(ranks),
-        own_rows_(Ownership(pool.rows, 0, ranks).own()),
+        own_rows_(Ownership::largest_share(pool.rows, ranks)),
         rows_(static_cast<double>(pool.rows)),
         own_(static_cast<double>(own_rows_)),
         picks_(static_cast<double>(std::min(request.batch, pool.rows))) {}
@@ -97,16 +97,15 @@ class Planner {
     const std::int64_t process = process_bytes(ranks_, plan_.threads), in_use = process + 2 * own_rows_;
     plan_.resident_bytes = process + std::max(need.opening, need.most());
     plan_.least_bytes = process + std::max(need.opening, need.vectors > 0 ? need.least() + 2 * own_rows_ : need.most());
-    plan_.memory_bytes = plan_.resident_bytes + lists(HUGE_VAL);
+    plan_.memory_bytes = plan_.resident_bytes + lists(2.0 * static_cast<double>(need.vectors));  // as much again
     if (!request_.pool.memory_gib) return;
     const double given = *request_.pool.memory_gib * kGiB;
     room_ = room_for_vectors(need, given, static_cast<double>(in_use));
     plan_.resident = need.vectors == 0 || room_ >= static_cast<double>(need.vectors);
     plan_.memory_bytes = plan_.resident_bytes + lists(room_ - static_cast<double>(need.vectors));
     if (!plan_.resident)
-      plan_.memory_bytes = process + std::max(need.opening, need.least() + streaming_bytes(format_, own_rows_, room_)) +
-                           lists(room_ / 2);
-    // A run without vectors has nothing to stream and is not stopped: the system would do that.
+      plan_.memory_bytes =
+          process + std::max(need.opening, need.least() + streaming_bytes(format_, own_rows_, room_)) + lists(room_);
     plan_.possible = static_cast<double>(plan_.least_bytes) <= given;
     if (!plan_.possible)
       plan_.obstacle = fmt::format(
@@ -129,7 +128,7 @@ class Planner {
     const std::string memory = fmt::format("--memory {:.3f}", static_cast<double>(plan_.least_bytes) / kGiB + 0.001);
     constexpr int kMostRanks = 1 << 16;
     for (int ranks = 2 * ranks_; ranks <= kMostRanks && ranks <= pool_.rows; ranks *= 2) {
-      const std::int64_t own = Ownership(pool_.rows, 0, ranks).own();
+      const std::int64_t own = Ownership::largest_share(pool_.rows, ranks);
       const MemoryNeed need = memory_need(pool_, own, wanted_);
       const auto least = process_bytes(ranks, plan_.threads) + std::max(need.opening, need.least() + 2 * own);
       if (static_cast<double>(least) <= given) return fmt::format("--ranks {} or {}", ranks, memory);

@@ -412,7 +412,8 @@ void PoolFiles::read_embedding_rows(std::span<const std::int64_t> rows, std::byt
 // Rows between which there is little are read together: in one piece, or in one chunk, which is inflated whole.
 void PoolFiles::Impl::read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const {
   require(type == Element::f32 || (type == Element::f16 && shape.half_embeddings), "a type to read embeddings in");
-  require(std::is_sorted(rows.begin(), rows.end(), std::less_equal<>()), "rows to read are ascending");
+  require(std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) == rows.end(),
+          "rows to read are ascending");
   if (const auto& kept = faults[static_cast<std::size_t>(Dataset::embeddings)]) throw *kept;
   const std::size_t row_bytes = static_cast<std::size_t>(shape.dim) * element_bytes(type);
   std::vector<float> buffer;

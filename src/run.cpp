@@ -114,7 +114,6 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   Task task{request, entry};
   task.batch = std::min(request.batch, whole.candidates());
   task.unit_rows = wanted_by(request, entry, input.opened.files.shape()).unit_rows;
-  task.memory = memory_of_engines(*input.pool.room, backend);
   task.console = comm.is_root() ? &console : nullptr;
   Prior prior;
   if (input.outside) prior.outside = &input.outside->pool;
@@ -134,12 +133,19 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   if (entry.cover) entry.cover(pool, task, prior);
   const std::optional<Pool> ground = ground_of(pool, request, entry);
   if (ground) task.ground = &*ground;
+  task.memory = memory_of_engines(*input.pool.room, backend);
+  Room::Part of_engines(input.pool.room, task.memory);
 
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;
   Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
-  batch.timing.share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(task.batch));
+  of_engines = {};
+  // Gains of facility location compare rows with rows; elsewhere rows meet picks.
+  const bool among_rows = entry.objective == Objective::coverage;
+  const std::int64_t others = among_rows ? (ground ? ground->rows() : pool.rows()) : task.batch;
+  batch.timing.share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(others));
   if (batch.timing.share > 0 && comm.is_root())
-    console.info(fmt::format("{:.1f} % of {} rows x {} picks met{}", 100 * batch.timing.share, pool.rows(), task.batch,
+    console.info(fmt::format("{:.1f} % of {} rows x {} {} met{}", 100 * batch.timing.share, pool.rows(), others,
+                             among_rows ? "rows" : "picks",
                              picked.rounds > 0 ? fmt::format(", in {} rounds", picked.rounds) : std::string()));
   batch.timing.select = watch.lap() + input.pool.score_seconds;
   if (request.certificate != CertificateMode::off) {

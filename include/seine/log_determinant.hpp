@@ -18,4 +18,8 @@ void cover_by_variance(Pool& pool, bool unit, Prior& prior);
 double log_determinant(const Pool& pool, std::span<const std::int64_t> rows, bool unit, const Prior& prior);
 double log_determinant_of_all(const Pool& pool, bool unit, const Prior& prior);
 
+// Collective. Sum of x x^T over all rows of the pool, lower triangle, the same for every number of ranks: products are
+// summed in float64 by tiles of global rows, and each of these sums is rounded to an integer.
+std::vector<std::int64_t> second_moments(const Pool& pool, FixedPoint fixed);
+
 }  // namespace seine

@@ -16,6 +16,7 @@ class Ownership {
 
   Ownership(std::int64_t rows, const Comm& comm) : Ownership(rows, comm.rank(), comm.size()) {}
   Ownership(std::int64_t rows, int rank, int ranks);
+  static std::int64_t largest_share(std::int64_t rows, int ranks);  // what rank 0 owns
   struct Run {
     std::int64_t first, count;
   };

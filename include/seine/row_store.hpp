@@ -88,11 +88,11 @@ class RowStore {
   const RowFormat& format() const { return format_; }
   std::int64_t rows() const { return rows_; }
   bool resident() const { return !streamed_; }
-  // How many rows to ask for together, `most` at most: a few times so many fit beside what is kept.
+  // How many rows to ask for together, up to `most` (but 64 always): a few times so many fit beside what is kept.
   std::int64_t at_once(std::int64_t most) const;
   Vectors vectors() const;  // of all rows, in backend memory; only where they are resident
 
-  // All rows in order, piece by piece; only the last row of a piece may end a tile of 256 global rows, or all.
+  // All rows in order, piece by piece; a piece ends where a tile of 256 global rows ends.
   using Piece = std::function<void(std::int64_t first, const Vectors& vectors)>;
   void visit_all(const Piece& work) const;
   // At least the rows at these positions, ascending, in pieces: vector i is that of row at[i], or i where `at` is null.

@@ -200,8 +200,8 @@ std::int64_t work_of(std::int64_t rows, std::int64_t picks, double floor, const 
   return pairs;
 }
 
-// The same for nearest picks whose distances from each other are known: by the triangle inequality, a pick at least
-// twice as far from the nearest one so far as the row is cannot be nearer, and the two need not meet.
+// Brings rows up to date for nearest picks whose distances from each other are known: by the triangle inequality, a
+// pick at least twice as far from the nearest one so far as the row is cannot be nearer, and the two need not meet.
 class NearestOfCompared {
  public:
   NearestOfCompared(const float* x, const float* picks_x, const Picks& picks)

@@ -61,6 +61,9 @@ class PlanCommand : public Command {
     typed_ = options.typed({"ranks", "rows", "dim", "classes", "passes", "calibrate", "calibration", "json", "out",
                             "log-level", "quiet", "progress", "threads"});
     if (has_pool) return;
+    constexpr std::int64_t kMostRows = 10'000'000'000'000;
+    if (shape_.rows > kMostRows)
+      throw Error(Exit::usage, fmt::format("--rows: expected at most {}, found {}", kMostRows, shape_.rows));
     if (options.given("classes")) classes();
     const Needs needs = needs_of(request_.request, entry());
     const auto demand = [&](bool needed, const char* name) {
