@@ -8,8 +8,6 @@
 namespace seine {
 namespace {
 
-constexpr std::int64_t kChunkRows = 1024;  // of centres that are fetched at once
-
 // State of the rule `Nearest` that `chunks` feeds with centres.
 std::vector<double> nearest_distances2(const Pool& on, const std::optional<std::vector<double>>& before,
                                        const std::function<void(const std::function<void(const Packed&)>&)>& chunks) {
@@ -41,7 +39,7 @@ std::vector<std::int64_t> rows_with(const Pool& pool, const std::function<bool(R
 }  // namespace
 
 void in_chunks(const Pool& of, std::span<const std::int64_t> rows, const std::function<void(const Packed&)>& visit) {
-  const auto chunk = static_cast<std::size_t>(of.at_once(kChunkRows));
+  const auto chunk = static_cast<std::size_t>(of.at_once(RowStore::kRowsAtOnce));
   for (std::size_t first = 0; first < rows.size(); first += chunk)
     visit(of.fetch(rows.subspan(first, std::min(chunk, rows.size() - first))));
 }

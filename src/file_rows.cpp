@@ -29,17 +29,13 @@ class FileRows final : public RowSource {
  private:
   void read_residuals(std::span<const std::int64_t> rows, std::span<const std::int32_t> labels, float* a) const {
     const std::int64_t passes = std::max<std::int64_t>(files_.shape().passes, 1);
-    std::vector<double> p;
-    for (std::size_t i = 0; i < rows.size();) {
-      std::size_t end = i + 1;
-      while (end < rows.size() && rows[end] == rows[end - 1] + 1) ++end;
-      p.resize((end - i) * static_cast<std::size_t>(passes * format_.classes));
-      files_.read_probabilities(rows[i], static_cast<std::int64_t>(end - i), p);
-      for (std::size_t k = i; k < end; ++k)
-        residual(p.data() + static_cast<std::int64_t>(k - i) * passes * format_.classes, passes, format_.classes,
-                 labels.empty() ? -1 : labels[k], a + static_cast<std::int64_t>(k) * format_.classes);
-      i = end;
-    }
+    const std::int64_t width = passes * format_.classes;
+    std::vector<double> room, row(static_cast<std::size_t>(width));
+    files_.visit_probability_rows(rows, room, [&](std::size_t k, const Distributions& one) {
+      one.copy(width, row.data());
+      residual(row.data(), passes, format_.classes, labels.empty() ? -1 : labels[k],
+               a + static_cast<std::int64_t>(k) * format_.classes);
+    });
   }
 
   PoolFiles files_;

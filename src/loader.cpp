@@ -160,10 +160,7 @@ class Reader {
       const std::int64_t in_block = rows.first + i - block.first, label = residual_class(rows.first + i, block);
       if (target.label) target.label[in_block] = static_cast<std::int32_t>(label);
       if (!target.a) continue;
-      if (rows.narrow)
-        std::copy_n(rows.narrow + i * width, width, row_.begin());
-      else
-        std::copy_n(rows.wide + i * width, width, row_.begin());
+      rows.part(i, 1, width).copy(width, row_.data());
       residual(row_.data(), passes, shape_.classes, label, target.a + in_block * shape_.classes);
     }
   }
@@ -367,11 +364,12 @@ std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind
     Scorer scorer(files.shape(), kind, 0, floor);
     std::vector<double> room;
     std::vector<Scored> scored;
-    for (const auto& [row, place] : own)
-      files.visit_probabilities(row, 1, room, [&, at = place](const Distributions& one) {
-        scored.push_back({static_cast<std::int64_t>(at), 0});
-        scorer.score_all(one, &scored.back().score);
-      });
+    std::vector<std::int64_t> ascending;
+    for (const auto& [row, place] : own) ascending.push_back(row);
+    files.visit_probability_rows(ascending, room, [&](std::size_t k, const Distributions& one) {
+      scored.push_back({static_cast<std::int64_t>(own[k].second), 0});
+      scorer.score_all(one, &scored.back().score);
+    });
     return scored;
   });
   std::vector<float> scores(rows.size());

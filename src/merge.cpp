@@ -65,9 +65,13 @@ Picked run_node(Pool& pool, const Task& task, std::span<const NodePick> picks, i
 
 }  // namespace
 
+std::int64_t partitions_of(std::int64_t rows, std::int64_t batch, std::int64_t partitions) {
+  const std::int64_t most = rows / (4 * std::max<std::int64_t>(batch, 1));
+  return std::clamp<std::int64_t>(partitions, 1, std::max<std::int64_t>(most, 1));
+}
+
 std::int64_t partitions_of(const Pool& pool, const Task& task) {
-  const std::int64_t most = pool.rows() / (4 * std::max<std::int64_t>(task.batch, 1));
-  return std::clamp<std::int64_t>(task.request.partitions, 1, std::max<std::int64_t>(most, 1));
+  return partitions_of(pool.rows(), task.batch, task.request.partitions);
 }
 
 Picked pick_merged(Pool& pool, const Task& task) {

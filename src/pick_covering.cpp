@@ -214,13 +214,12 @@ class CoveringEngine {
  private:
   static constexpr std::int64_t kRowsPerDimension = 16;  // else the bound by moments costs too much of what it saves
   static constexpr std::int64_t kFront = 1024;
-  static constexpr std::int64_t kPart = 4;                         // a list has at most this part of the ground rows
   static constexpr std::int64_t kBlock = 16, kLargestBlock = 512;  // candidates brought up to date together
 
   // Of a list, so that every candidate may have one.
   std::int64_t room_of_list() const {
     const std::int64_t each = task_.memory / static_cast<std::int64_t>(sizeof(Near));
-    return std::min(ground_.own() / kPart, each / std::max<std::int64_t>(pool_.candidates(), 1));
+    return std::min(ground_.own() / kListPart, each / std::max<std::int64_t>(pool_.candidates(), 1));
   }
 
   // --- The front ---

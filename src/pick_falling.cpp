@@ -11,45 +11,28 @@
 namespace seine {
 namespace {
 
-// Rows that are fetched at once: enough for long runs of proven picks, little beside the pool.
-constexpr std::int64_t kRoundRows = 1024;
 // By how much a wave of a round is larger than the one before.
 constexpr double kWaveGrowth = 1.5;
 // Fetched rows that are brought up to date together: those that are picked soon, as far as their bounds tell.
 constexpr std::int64_t kSoonPicked = 32;
 
-// Picks whose distances from each other are kept: 64 MiB.
-constexpr std::int64_t kCompared = 4096;
-
 // The picks so far, in backend memory, in order: their vectors and what a rule wants to know beside them.
 class PickLog {
  public:
-  PickLog(const Pool& pool, RuleKind rule, std::int64_t most) : backend_(pool.backend()), like_(pool.store().format()) {
-    if (rule == RuleKind::variance) like_ = {Element::f64, pool.dim(), 0};
-    x_ = Array<std::byte>(backend_, most * like_.x_bytes());
-    moments_ = Array<double>(backend_, most);
-    if (rule == RuleKind::nearest && like_.classes == 0) {
-      // Little beside the rows themselves.
-      const double room = static_cast<double>(pool.store().rows() * like_.x_bytes()) / 8 / sizeof(float);
-      most_compared_ = std::min({most, kCompared, static_cast<std::int64_t>(std::sqrt(room)) + 1});
-      between_ = Array<float>(backend_, most_compared_ * most_compared_);
-    }
-    if (like_.classes == 0) return;
-    a_ = Array<std::byte>(backend_, most * a_bytes());
-    x2_ = Array<double>(backend_, most);
-    a2_ = Array<double>(backend_, most);
+  PickLog(const Pool& pool, RuleKind rule, std::int64_t most)
+      : backend_(pool.backend()), rows_(backend_, format_of(pool, rule), most), moments_(backend_, most) {
+    const RowFormat& format = pool.store().format();
+    if (rule != RuleKind::nearest || format.classes > 0) return;
+    // Little beside the rows themselves.
+    const double room = static_cast<double>(pool.store().rows() * format.x_bytes()) / 8 / sizeof(float);
+    most_compared_ = std::min({most, kComparedPicks, static_cast<std::int64_t>(std::sqrt(room)) + 1});
+    between_ = Array<float>(backend_, most_compared_ * most_compared_);
   }
 
   // x and a: one row, as the pool stores it; variance: the vector of the pick.
-  void add(std::span<const std::byte> x, std::span<const std::byte> a, double moment) {
-    x_.write(x, count_ * like_.x_bytes());
+  void add(const std::byte* x, const float* a, double moment) {
+    rows_.write(count_, 1, x, a);
     moments_.write(std::span(&moment, 1), count_);
-    if (like_.classes > 0) {
-      a_.write(a, count_ * a_bytes());
-      const Vectors all = vectors();
-      backend_.squared_norms(all.x.from(count_), 1, x2_.data() + count_);
-      backend_.squared_norms(all.a.from(count_), 1, a2_.data() + count_);
-    }
     ++count_;
   }
   Picks picks() const { return {vectors(), moments_.data()}; }
@@ -67,16 +50,14 @@ class PickLog {
   std::int64_t pairs() const { return pairs_; }  // of picks that were compared
 
  private:
-  std::int64_t a_bytes() const { return like_.row_bytes() - like_.x_bytes(); }
-  Vectors vectors() const {
-    return {
-        count_, {x_.data(), like_.type, like_.dim}, {a_.data(), Element::f32, like_.classes}, x2_.data(), a2_.data()};
+  static RowFormat format_of(const Pool& pool, RuleKind rule) {
+    return rule == RuleKind::variance ? RowFormat{Element::f64, pool.dim(), 0} : pool.store().format();
   }
+  Vectors vectors() const { return rows_.vectors(count_); }
 
   Backend& backend_;
-  RowFormat like_;
-  Array<std::byte> x_, a_;
-  Array<double> x2_, a2_, moments_;
+  RowArrays rows_;
+  Array<double> moments_;
   Array<float> between_;
   std::int64_t count_ = 0, compared_ = 0, most_compared_ = 0, pairs_ = 0;
 };
@@ -116,7 +97,7 @@ class FallingEngine {
         selectable_(pool.selectable()),
         weight_(pool.device(how.weight)),
         filler_(pool.device(how.filler)),
-        round_rows_(pool.at_once(kRoundRows)) {
+        round_rows_(pool.at_once(RowStore::kRowsAtOnce)) {
     const Array<double> before = pool.device(pool.columns.before);
     whole_.start({before.data(), pool.global_rows(), task.request.seed, how.purpose}, weight_.data());
     if (how.rule == RuleKind::variance)
@@ -137,7 +118,7 @@ class FallingEngine {
     const std::int64_t row = how_.first->row;
     const Packed packed = pool_.fetch(std::span(&row, 1));
     picked_.selection.add(row, pool_.fetch_scores(std::span(&row, 1))[0], how_.first->gain);
-    log_.add(packed.bytes(0), packed.residual_bytes(0), 0.0);
+    log_.add(packed.bytes(0).data(), packed.residuals(0), 0.0);
     mask({&row, 1});
     bring_up_to_date(kNoCandidate.value);  // clocks start with it: keys may rise this once
   }
@@ -235,11 +216,11 @@ class FallingEngine {
 
   void log_pick(const Packed& packed, std::int64_t at, double moment) {
     if (how_.rule != RuleKind::variance) {
-      log_.add(packed.bytes(at), packed.residual_bytes(at), moment);
+      log_.add(packed.bytes(at).data(), packed.residuals(at), moment);
       return;
     }
     const std::vector<double> vector = precision_.take(packed.row(at), moment);
-    log_.add(std::as_bytes(std::span(vector)), {}, moment);
+    log_.add(std::as_bytes(std::span(vector)).data(), nullptr, moment);
   }
 
   // What a rule wants to know of the pick beside its vector: when it fired, or noise + variance.

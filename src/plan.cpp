@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "seine/certificate.hpp"
+#include "seine/merge.hpp"
 #include "seine/ownership.hpp"
 #include "seine/residency.hpp"
 #include "seine/strategy.hpp"
@@ -119,8 +120,8 @@ class Planner {
     const Entry& entry = strategy(request_.strategy);
     if (entry.objective != Objective::coverage) return 0;
     const auto rows = static_cast<double>(pool_.rows);
-    const double ground = entry.ground_rows ? static_cast<double>(entry.ground_rows(request_, pool_.rows)) : rows;
-    const double each = ground / ranks_ / 4 * static_cast<double>(sizeof(Near));
+    const auto ground = static_cast<double>(ground_rows_of(entry, request_, pool_.rows));
+    const double each = ground / ranks_ / static_cast<double>(kListPart) * static_cast<double>(sizeof(Near));
     return static_cast<std::int64_t>(std::clamp(left / 2, 0.0, rows * each));
   }
 
@@ -207,9 +208,10 @@ class Planner {
     const Work work = entry_.work(pool_, rows, request_);
     if (work.meeting == Meeting::none) return shared(own * machine_.drawn_row);
     const double picks = std::min(picks_, static_cast<double>(rows));
-    constexpr double kWaves = 3, kMostSifted = 65536, kMostFetched = 1024;
+    constexpr double kWaves = 3, kMostSifted = 65536;
     const double wave = own * machine_.scanned_row;
-    const double fetched = std::min(kMostFetched, 2 * picks + 32) * static_cast<double>(format_.row_bytes());
+    const double fetched =
+        std::min(static_cast<double>(RowStore::kRowsAtOnce), 2 * picks + 32) * static_cast<double>(format_.row_bytes());
     Effort effort = shared(work.pairs * (seconds_of_pair(work.meeting) / sharing));
     if (work.meeting == Meeting::distance) effort += shared(own * machine_.raced_row * (entry_.outer ? 2 : 1));
     effort += shared(work.rounds * (kWaves * wave));
@@ -241,13 +243,11 @@ class Planner {
   Effort selecting() {
     Effort effort = scoring();
     std::int64_t rows = pool_.rows;
-    if (request_.keep)
-      rows = std::min(rows, static_cast<std::int64_t>(std::ceil(std::min(*request_.keep * picks_, rows_))));
+    if (request_.keep) rows = prefiltered_rows(*request_.keep, static_cast<std::int64_t>(picks_), rows);
     const double share = static_cast<double>(rows) / std::max(rows_, 1.0);
     // Norms, masks, first keys.
     effort += shared(own_ * share * (machine_.drawn_row + (entry_.outer ? static_cast<double>(pool_.dim) * 5e-10 : 0)));
-    const std::int64_t parts = std::clamp<std::int64_t>(
-        static_cast<std::int64_t>(static_cast<double>(rows) / (4 * std::max(picks_, 1.0))), 1, request_.partitions);
+    const std::int64_t parts = partitions_of(rows, static_cast<std::int64_t>(picks_), request_.partitions);
     if (request_.reduce == Reduce::exact || parts == 1)
       return uncertain(effort + selection(rows, own_ * share, ranks_));
     // Leaves: each whole on a rank. Then a tree of unions of picks, on all ranks.
@@ -284,13 +284,11 @@ class Planner {
                         kBatches * picks_ / ranks_ * distribution_values() * machine_.scored_value);
         break;
       case Objective::radius:
+      case Objective::coverage:  // blocks of products, as quick as blocks of distances
         effort += batches_meet(kBatches, Meeting::distance);
         break;
       case Objective::potential:
         effort += batches_meet(kBatches + 1, Meeting::distance);
-        break;
-      case Objective::coverage:
-        effort += batches_meet(kBatches, Meeting::distance);
         break;
       case Objective::log_determinant:
         effort += shared(own_ * dim * dim / 2 * machine_.moment);

@@ -57,30 +57,13 @@ RowStore stored(Backend& backend, const RowFormat& format, std::span<const std::
                   Array<float>(backend, std::span<const float>(own_a)));
 }
 
-Array<double> norms_of(Backend& backend, const Field& field, std::int64_t rows) {
-  Array<double> norms(backend, rows);
-  backend.squared_norms(field, rows, norms.data());
-  return norms;
-}
-
 }  // namespace
 
 Packed::Packed(Backend& backend, const RowFormat& format, std::vector<std::byte> x, std::vector<float> a)
     : format_(format), host_x_(std::move(x)), host_a_(std::move(a)) {
   if (format_.x_bytes() > 0) rows_ = static_cast<std::int64_t>(host_x_.size()) / format_.x_bytes();
-  x_ = Array<std::byte>(backend, std::span<const std::byte>(host_x_));
-  if (format_.classes == 0) return;
-  a_ = Array<float>(backend, std::span<const float>(host_a_));
-  x2_ = norms_of(backend, {x_.data(), format_.type, format_.dim}, rows_);
-  a2_ = norms_of(backend, {a_.data(), Element::f32, format_.classes}, rows_);
-}
-
-Vectors Packed::vectors() const {
-  return {rows_,
-          {x_.data(), format_.type, format_.dim},
-          {a_.data(), Element::f32, format_.classes},
-          x2_.data(),
-          a2_.data()};
+  arrays_ = RowArrays(backend, format_, rows_);
+  arrays_.write(0, rows_, host_x_.data(), host_a_.data());
 }
 
 std::vector<float> Packed::widened() const {
@@ -94,11 +77,6 @@ std::vector<float> Packed::row(std::int64_t i) const {
 std::span<const std::byte> Packed::bytes(std::int64_t i) const {
   const auto size = static_cast<std::size_t>(format_.x_bytes());
   return std::span(host_x_).subspan(static_cast<std::size_t>(i) * size, size);
-}
-
-std::span<const std::byte> Packed::residual_bytes(std::int64_t i) const {
-  return std::as_bytes(std::span(host_a_).subspan(static_cast<std::size_t>(i * format_.classes),
-                                                  static_cast<std::size_t>(format_.classes)));
 }
 
 Pool::Pool(const Comm& comm, Backend& backend, Columns own_columns, RowStore store)

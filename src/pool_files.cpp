@@ -101,6 +101,8 @@ struct PoolFiles::Impl {
   void read_halves(const Slab& slab, std::uint16_t* out) const;
   [[noreturn]] void fail_row(const Slab& slab, Dataset which, std::int64_t row, const std::string& what) const;
   void read_rounded(const Slab& slab, float* out) const;
+  template <class Work>
+  void for_stretches(Dataset which, std::span<const std::int64_t> rows, std::int64_t row_bytes, const Work& work) const;
   void read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const;
   void check_embeddings(const Slab& slab, const float* rows, const double* unrounded) const;
   void check_norms(const Slab& slab, const float* rows) const;
@@ -409,11 +411,29 @@ void PoolFiles::read_embedding_rows(std::span<const std::int64_t> rows, std::byt
   impl_->read_embedding_rows(rows, out, type);
 }
 
-// Rows between which there is little are read together: in one piece, or in one chunk, which is inflated whole.
-void PoolFiles::Impl::read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const {
-  require(type == Element::f32 || (type == Element::f16 && shape.half_embeddings), "a type to read embeddings in");
+// Calls work(begin, end) for stretches of rows, ascending, of one file each. Rows between which there is little are
+// read together: in one piece, or in one chunk, which is inflated whole.
+template <class Work>
+void PoolFiles::Impl::for_stretches(Dataset which, std::span<const std::int64_t> rows, std::int64_t row_bytes,
+                                    const Work& work) const {
   require(std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) == rows.end(),
           "rows to read are ascending");
+  const std::int64_t most = std::max<std::int64_t>(1, static_cast<std::int64_t>(kSlabBytes) / row_bytes);
+  for (std::size_t begin = 0, end; begin < rows.size(); begin = end) {
+    const std::size_t file = file_of(rows[begin]);
+    const std::int64_t chunk = headers[file].column(which).chunk_rows, start = first_rows[file];
+    const auto goes_with = [&](std::size_t k) {  // the rows before it
+      if (rows[k] >= first_rows[file + 1] || rows[k] - rows[begin] >= most) return false;
+      if (chunk > 0 && (rows[k] - start) / chunk == (rows[k - 1] - start) / chunk) return true;
+      return (rows[k] - rows[k - 1] - 1) * row_bytes <= kGapBytes;
+    };
+    for (end = begin + 1; end < rows.size() && goes_with(end);) ++end;
+    work(begin, end);
+  }
+}
+
+void PoolFiles::Impl::read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const {
+  require(type == Element::f32 || (type == Element::f16 && shape.half_embeddings), "a type to read embeddings in");
   if (const auto& kept = faults[static_cast<std::size_t>(Dataset::embeddings)]) throw *kept;
   const std::size_t row_bytes = static_cast<std::size_t>(shape.dim) * element_bytes(type);
   std::vector<float> buffer;
@@ -421,22 +441,10 @@ void PoolFiles::Impl::read_embedding_rows(std::span<const std::int64_t> rows, st
     if (type == Element::f16) return read_halves(slab, static_cast<std::uint16_t*>(to));
     read_singles(slab, Dataset::embeddings, static_cast<float*>(to));
   };
-  for (std::size_t i = 0; i < rows.size();) {
+  for_stretches(Dataset::embeddings, rows, static_cast<std::int64_t>(row_bytes), [&](std::size_t i, std::size_t end) {
     const std::size_t file = file_of(rows[i]);
-    const Column& column = headers[file].column(Dataset::embeddings);
-    const std::int64_t start = first_rows[file], stop = first_rows[file + 1];
-    const auto bytes = static_cast<std::int64_t>(row_bytes);
-    const std::int64_t most = std::max<std::int64_t>(1, static_cast<std::int64_t>(kSlabBytes) / bytes);
-    const auto goes_with = [&](std::size_t k) {  // the rows before it
-      if (rows[k] >= stop || rows[k] - rows[i] >= most) return false;
-      const bool one_chunk =
-          column.chunk_rows > 0 && (rows[k] - start) / column.chunk_rows == (rows[k - 1] - start) / column.chunk_rows;
-      return one_chunk || (rows[k] - rows[k - 1] - 1) * bytes <= kGapBytes;
-    };
-    std::size_t end = i + 1;
-    while (end < rows.size() && goes_with(end)) ++end;
     const std::int64_t count = rows[end - 1] - rows[i] + 1;
-    const Slab slab{file, column, rows[i] - start, count, 0};
+    const Slab slab{file, headers[file].column(Dataset::embeddings), rows[i] - first_rows[file], count, 0};
     std::byte* to = out + i * row_bytes;
     if (count == static_cast<std::int64_t>(end - i)) {
       read(slab, to);
@@ -447,8 +455,7 @@ void PoolFiles::Impl::read_embedding_rows(std::span<const std::int64_t> rows, st
       for (std::size_t k = i; k < end; ++k, to += row_bytes)
         std::memcpy(to, from + static_cast<std::size_t>(rows[k] - rows[i]) * row_bytes, row_bytes);
     }
-    i = end;
-  }
+  });
 }
 
 void PoolFiles::Impl::check_distributions(const Slab& slab, double* p) const {
@@ -520,12 +527,21 @@ void PoolFiles::read_probabilities(std::int64_t first, std::int64_t count, std::
   require(static_cast<std::int64_t>(out.size()) == count * per_row, "room for the probabilities asked for");
   std::vector<double> room;
   visit_probabilities(first, count, room, [&](const Distributions& rows) {
-    double* to = out.data() + (rows.first - first) * per_row;
-    if (rows.narrow)
-      std::copy_n(rows.narrow, rows.count * per_row, to);
-    else
-      std::copy_n(rows.wide, rows.count * per_row, to);
+    rows.copy(per_row, out.data() + (rows.first - first) * per_row);
   });
+}
+
+void PoolFiles::visit_probability_rows(std::span<const std::int64_t> rows, std::vector<double>& room,
+                                       const std::function<void(std::size_t, const Distributions&)>& visit) const {
+  const std::int64_t per_row = impl_->shape.classes * std::max<std::int64_t>(impl_->shape.passes, 1);
+  impl_->for_stretches(Dataset::probabilities, rows, per_row * static_cast<std::int64_t>(sizeof(float)),
+                       [&](std::size_t begin, std::size_t end) {
+                         const std::int64_t count = rows[end - 1] - rows[begin] + 1;
+                         visit_probabilities(rows[begin], count, room, [&](const Distributions& some) {
+                           for (; begin < end && rows[begin] < some.first + some.count; ++begin)
+                             visit(begin, some.part(rows[begin] - some.first, 1, per_row));
+                         });
+                       });
 }
 
 std::vector<std::int64_t> PoolFiles::read_integers(Dataset dataset, std::int64_t first, std::int64_t count) const {

@@ -1,6 +1,7 @@
 // Requests as JSON: what has to be known to repeat the run, and nothing about where it ran.
 #include "seine/request.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "seine/run.hpp"
@@ -92,6 +93,11 @@ void Selection::add(std::int64_t row, float score, double gain) {
   rows.push_back(row);
   scores.push_back(score);
   gains.push_back(gain);
+}
+
+std::int64_t prefiltered_rows(double keep, std::int64_t batch, std::int64_t most) {
+  const double wanted = std::ceil(keep * static_cast<double>(batch));
+  return wanted < static_cast<double>(most) ? static_cast<std::int64_t>(wanted) : most;
 }
 
 }  // namespace seine

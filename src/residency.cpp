@@ -7,18 +7,13 @@
 #include <fstream>
 
 #include "seine/certificate.hpp"
+#include "seine/pick.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {
 namespace {
 
 constexpr std::int64_t kMiB = 1 << 20;
-// Fetched at once by engines and certificates; and where memory is short.
-constexpr std::int64_t kRoundRows = 1024, kFewestRoundRows = 64;
-
-std::int64_t ground_rows_of(const Entry& entry, const Request& request, const PoolShape& shape) {
-  return entry.ground_rows ? entry.ground_rows(request, shape.rows) : shape.rows;
-}
 
 // Bytes that the engine of an objective keeps of each row. The numbers were measured; tools/bench_plan.py compares.
 std::int64_t row_state_of(const Entry& entry, const Request& request, const PoolShape& shape) {
@@ -33,7 +28,8 @@ std::int64_t row_state_of(const Entry& entry, const Request& request, const Pool
     case Objective::coverage:
       // Levels of coverage of ground rows, each in a list of its own: the one place to adjust where the engine changes.
       return 17 +
-             183 * std::min(ground_rows_of(entry, request, shape), shape.rows) / std::max<std::int64_t>(shape.rows, 1) +
+             183 * std::min(ground_rows_of(entry, request, shape.rows), shape.rows) /
+                 std::max<std::int64_t>(shape.rows, 1) +
              weights;
     case Objective::log_determinant:
       return rule(RuleKind::variance) + 16;
@@ -47,7 +43,7 @@ std::int64_t fixed_state_of(const Entry& entry, const Request& request, const Po
   const std::int64_t picks = std::min(request.batch, shape.rows);
   if (entry.objective == Objective::log_determinant) return picks * shape.dim * 8 + 32 * shape.dim * shape.dim;
   if (entry.objective != Objective::radius) return 0;
-  const std::int64_t compared = std::min<std::int64_t>(picks, 4096);
+  const std::int64_t compared = std::min(picks, kComparedPicks);
   return std::min<std::int64_t>(compared * compared * 4, shape.rows * shape.dim / 2);
 }
 
@@ -78,10 +74,9 @@ Wanted wanted_by(const Request& request, const Entry& entry, const PoolShape& sh
   wanted.fixed_state = fixed_state_of(entry, request, shape);
   wanted.threads = std::max(1, request.pool.threads);
   if (request.reduce == Reduce::merge) wanted.copies = 4;
-  if (request.keep)
-    wanted.copied_rows += static_cast<std::int64_t>(
-        std::min(std::ceil(*request.keep * static_cast<double>(request.batch)), static_cast<double>(shape.rows)));
-  if (ground_rows_of(entry, request, shape) < shape.rows) wanted.copied_rows += ground_rows_of(entry, request, shape);
+  if (request.keep) wanted.copied_rows += prefiltered_rows(*request.keep, request.batch, shape.rows);
+  if (ground_rows_of(entry, request, shape.rows) < shape.rows)
+    wanted.copied_rows += ground_rows_of(entry, request, shape.rows);
   const bool is_sampled = entry.objective == Objective::radius || entry.objective == Objective::potential ||
                           entry.objective == Objective::coverage;
   if (is_sampled && request.certificate == CertificateMode::automatic && shape.rows > kEvaluationRows)
@@ -105,8 +100,8 @@ RowFormat row_format(const PoolShape& shape, const Wanted& wanted) {
 
 MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Wanted& wanted) {
   const std::int64_t row_bytes = stored_row_bytes(row_format(shape, wanted));
-  const std::int64_t rows_of_round = std::min(kRoundRows, 2 * wanted.batch + 32);
-  const std::int64_t round = std::min(rows_of_round, kFewestRoundRows) * (row_bytes + 64);
+  const std::int64_t rows_of_round = std::min(RowStore::kRowsAtOnce, 2 * wanted.batch + 32);
+  const std::int64_t round = std::min(rows_of_round, RowStore::kFewestRows) * (row_bytes + 64);
   // Global number twice, role as read and as a column, score; and while random batches are drawn, their draws.
   constexpr std::int64_t kColumns = 18, kDraws = 30;
   const std::int64_t columns = kColumns + (wanted.score && wanted.best == 0 ? 4 : 0);
@@ -123,25 +118,23 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
                  wanted.threads * (wanted.score ? kMiB : kMiB / 4);
   if (wanted.batch == 0) need.working = std::max(need.working, 4 * kMiB);  // of commands that were not measured
   // Rows that are chosen are in memory twice for a moment.
-  need.vectors = static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
-                 (copied + 2 * sampled + 5 * std::max<std::int64_t>(rows_of_round - kFewestRoundRows, 0)) * row_bytes;
+  need.vectors =
+      static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
+      (copied + 2 * sampled + 5 * std::max<std::int64_t>(rows_of_round - RowStore::kFewestRows, 0)) * row_bytes;
   if (!wanted.embeddings) need.vectors = 0;
   return need;
 }
 
 std::int64_t rows_kept(const RowFormat& format, std::int64_t own_rows, double room) {
-  const std::int64_t row_bytes = std::max<std::int64_t>(format.row_bytes() + 32, 1);
-  return std::min(own_rows, static_cast<std::int64_t>(std::max(room, 0.0) / 2) / row_bytes);
+  return std::min(own_rows, RowStore::rows_that_fit(format, static_cast<std::int64_t>(std::max(room, 0.0))));
 }
 
 std::int64_t streaming_bytes(const RowFormat& format, std::int64_t own_rows, double room) {
-  constexpr std::int64_t kMostPieceRows = 4096, kMostPiece = 8 * kMiB;
-  const auto part = static_cast<std::int64_t>(std::max(room, 0.0) / 16);
-  const std::int64_t piece =
-      std::min({kMostPiece, part, kMostPieceRows * std::max<std::int64_t>(format.row_bytes(), 1)});
+  const std::int64_t piece = std::min(RowStore::piece_bytes(static_cast<std::int64_t>(std::max(room, 0.0))),
+                                      RowStore::kMostPieceRows * std::max<std::int64_t>(format.row_bytes(), 1));
   // Which rows are wanted, and where those that stay are.
   constexpr std::int64_t kPerRow = 24;
-  return rows_kept(format, own_rows, room) * (format.row_bytes() + 32) + 3 * piece + own_rows * kPerRow;
+  return rows_kept(format, own_rows, room) * RowStore::kept_bytes(format) + 3 * piece + own_rows * kPerRow;
 }
 
 std::int64_t resident_bytes() {

@@ -12,9 +12,6 @@
 namespace seine {
 namespace {
 
-constexpr std::int64_t kPieceBytes = std::int64_t{8} << 20;  // read, copied and worked on together, at most
-constexpr std::int64_t kFewestRows = 64;                     // kept in memory, whatever the room
-
 // The values at these positions; none where there are none.
 template <class T>
 std::vector<T> at(const std::vector<T>& values, std::span<const std::int64_t> positions) {
@@ -25,52 +22,25 @@ std::vector<T> at(const std::vector<T>& values, std::span<const std::int64_t> po
   return out;
 }
 
-Array<double> norms_of(Backend& backend, const Field& field, std::int64_t rows) {
-  Array<double> norms(backend, rows);
-  backend.squared_norms(field, rows, norms.data());
-  return norms;
-}
-
 // Rows in backend memory that are written one stretch after the other: a piece on its way, or those that stay.
 class Shelf {
  public:
   Shelf(Backend& backend, const RowFormat& format, std::int64_t capacity)
-      : backend_(backend),
-        format_(format),
-        capacity_(capacity),
-        x_(backend, capacity * format.x_bytes()),
-        a_(backend, capacity * format.classes),
-        x2_(backend, format.classes > 0 ? capacity : 0),
-        a2_(backend, format.classes > 0 ? capacity : 0),
-        at_(backend, capacity) {}
+      : capacity_(capacity), rows_(backend, format, capacity), at_(backend, capacity) {}
 
   std::int64_t capacity() const { return capacity_; }
   void write(std::int64_t slot, std::int64_t count, const std::byte* x, const float* a) {
-    x_.write({x, static_cast<std::size_t>(count * format_.x_bytes())}, slot * format_.x_bytes());
-    if (format_.classes == 0) return;
-    a_.write({a, static_cast<std::size_t>(count * format_.classes)}, slot * format_.classes);
-    backend_.squared_norms(vectors(capacity_).x.from(slot), count, x2_.data() + slot);
-    backend_.squared_norms(vectors(capacity_).a.from(slot), count, a2_.data() + slot);
+    rows_.write(slot, count, x, a);
   }
   const std::int64_t* write_positions(std::span<const std::int64_t> at) {
     at_.write(at);
     return at_.data();
   }
-  Vectors vectors(std::int64_t count) const {
-    return {count,
-            {x_.data(), format_.type, format_.dim},
-            {a_.data(), Element::f32, format_.classes},
-            x2_.data(),
-            a2_.data()};
-  }
+  Vectors vectors(std::int64_t count) const { return rows_.vectors(count); }
 
  private:
-  Backend& backend_;
-  RowFormat format_;
   std::int64_t capacity_;
-  Array<std::byte> x_;
-  Array<float> a_;
-  Array<double> x2_, a2_;
+  RowArrays rows_;
   Array<std::int64_t> at_;
 };
 
@@ -83,15 +53,65 @@ struct Staged {
 
 }  // namespace
 
+RowArrays::RowArrays(Backend& backend, const RowFormat& format, std::int64_t rows)
+    : backend_(&backend), format_(format), x_(backend, rows * format.x_bytes()) {
+  if (format.classes == 0) return;
+  a_ = Array<float>(backend, rows * format.classes);
+  x2_ = Array<double>(backend, rows);
+  a2_ = Array<double>(backend, rows);
+}
+
+RowArrays::RowArrays(Backend& backend, const RowFormat& format, std::int64_t rows, Array<std::byte> x, Array<float> a)
+    : backend_(&backend), format_(format), x_(std::move(x)), a_(std::move(a)) {
+  if (format.classes == 0) return;
+  x2_ = Array<double>(backend, rows);
+  a2_ = Array<double>(backend, rows);
+  find_norms(0, rows);
+}
+
+void RowArrays::write(std::int64_t first, std::int64_t count, const std::byte* x, const float* a) {
+  x_.write({x, static_cast<std::size_t>(count * format_.x_bytes())}, first * format_.x_bytes());
+  if (format_.classes == 0) return;
+  a_.write({a, static_cast<std::size_t>(count * format_.classes)}, first * format_.classes);
+  find_norms(first, count);
+}
+
+Vectors RowArrays::vectors(std::int64_t count) const {
+  return {count,
+          {x_.data(), format_.type, format_.dim},
+          {a_.data(), Element::f32, format_.classes},
+          x2_.data(),
+          a2_.data()};
+}
+
+void RowArrays::make_unit(std::int64_t count) {
+  require(format_.type == Element::f32 && format_.classes == 0, "only float32 rows are divided by their norm");
+  backend_->unit_rows(reinterpret_cast<float*>(x_.data()), count, format_.dim);
+}
+
+void RowArrays::find_norms(std::int64_t first, std::int64_t count) {
+  const Vectors all = vectors(count);
+  backend_->squared_norms(all.x.from(first), count, x2_.data() + first);
+  backend_->squared_norms(all.a.from(first), count, a2_.data() + first);
+}
+
+std::int64_t RowStore::piece_bytes(std::int64_t room) {
+  constexpr std::int64_t most = std::int64_t{8} << 20;
+  return std::min(most, room / 16);
+}
+
+std::int64_t RowStore::rows_that_fit(const RowFormat& format, std::int64_t room) {
+  return room / 2 / kept_bytes(format);
+}
+
 // The rows that are read again, and those of them that stay in memory meanwhile.
 struct RowStore::Streamed {
   Streamed(Backend& to, const RowFormat& of, Stream from)
       : backend(to),
         format(of),
         stream(std::move(from)),
-        piece_rows(std::clamp<std::int64_t>(
-            std::min(kPieceBytes, stream.room->left() / 16) / std::max<std::int64_t>(format.row_bytes(), 1),
-            kFewestRows, Ownership::kTileRows * 16)) {}
+        piece_rows(std::clamp(piece_bytes(stream.room->left()) / std::max<std::int64_t>(format.row_bytes(), 1),
+                              kFewestRows, kMostPieceRows)) {}
 
   // Reads pieces ahead: while `work` has one, the next is on its way.
   template <class Next, class Work>
@@ -125,11 +145,9 @@ struct RowStore::Streamed {
   // Memory for the rows that stay: half of what is left, taken when it is first asked for.
   void make_shelf() {
     if (shelf) return;
-    const std::int64_t bytes = std::max<std::int64_t>(format.row_bytes() + 32, 1);
     const auto rows = static_cast<std::int64_t>(stream.rows.size());
-    const std::int64_t most = std::max(kFewestRows, stream.room->left() / 2 / bytes);
-    const std::int64_t capacity = std::min(rows, most);
-    taken = Room::Part(stream.room, capacity * bytes);
+    const std::int64_t capacity = std::min(rows, std::max(kFewestRows, rows_that_fit(format, stream.room->left())));
+    taken = Room::Part(stream.room, capacity * kept_bytes(format));
     shelf.emplace(backend, format, capacity);
     slot_of.assign(stream.rows.size(), kNoSlot);
   }
@@ -181,11 +199,7 @@ struct RowStore::Streamed {
 };
 
 RowStore::RowStore(Backend& backend, const RowFormat& format, std::int64_t rows, Array<std::byte> x, Array<float> a)
-    : backend_(&backend), format_(format), rows_(rows), x_(std::move(x)), a_(std::move(a)) {
-  if (format_.classes == 0) return;
-  x2_ = norms_of(backend, {x_.data(), format_.type, format_.dim}, rows);
-  a2_ = norms_of(backend, {a_.data(), Element::f32, format_.classes}, rows);
-}
+    : backend_(&backend), format_(format), rows_(rows), all_(backend, format, rows, std::move(x), std::move(a)) {}
 
 RowStore::RowStore(Backend& backend, const RowFormat& format, Stream stream)
     : backend_(&backend),
@@ -205,11 +219,7 @@ std::int64_t RowStore::at_once(std::int64_t most) const {
 
 Vectors RowStore::vectors() const {
   require(resident(), "vectors of all rows are at hand where these are resident");
-  return {rows_,
-          {x_.data(), format_.type, format_.dim},
-          {a_.data(), Element::f32, format_.classes},
-          x2_.data(),
-          a2_.data()};
+  return all_.vectors(rows_);
 }
 
 void RowStore::visit_all(const Piece& work) const {
@@ -270,8 +280,9 @@ void RowStore::gather(std::span<const std::int64_t> positions, std::byte* x, flo
   const auto x_bytes = static_cast<std::size_t>(format_.x_bytes()), classes = static_cast<std::size_t>(format_.classes);
   if (positions.empty()) return;
   if (resident()) {
-    if (x && x_bytes > 0) backend_->gather(x_.data(), x_bytes, positions, x);
-    if (a && classes > 0) backend_->gather(a_.data(), classes * sizeof(float), positions, a);
+    const Vectors all = vectors();
+    if (x && x_bytes > 0) backend_->gather(all.x.data, x_bytes, positions, x);
+    if (a && classes > 0) backend_->gather(all.a.data, classes * sizeof(float), positions, a);
     return;
   }
   const Streamed& streamed = *streamed_;
@@ -330,8 +341,7 @@ RowStore RowStore::gathered(std::span<const std::int64_t> positions) const {
 }
 
 void RowStore::make_unit() {
-  require(format_.type == Element::f32 && format_.classes == 0, "only float32 rows are divided by their norm");
-  if (resident()) return backend_->unit_rows(reinterpret_cast<float*>(x_.data()), rows_, format_.dim);
+  if (resident()) return all_.make_unit(rows_);
   Stream stream = std::move(streamed_->stream);
   stream.source = stream.source->unit();
   *this = RowStore(*backend_, format_, std::move(stream));

@@ -28,6 +28,7 @@ struct Input {
   OpenedPool opened;
   Loaded pool;
   std::optional<Loaded> outside;  // labelled rows that are not in the pool
+  bool unit_rows = false;         // embeddings were divided by their 2-norm
 };
 
 Input read_input(const Request& request, const Entry& entry, const Comm& comm, Backend& backend,
@@ -35,7 +36,7 @@ Input read_input(const Request& request, const Entry& entry, const Comm& comm, B
   OpenedPool opened = open_pool(comm, request.pool, needs_of(request, entry), console);
   Wanted wanted = wanted_by(request, entry, opened.files.shape());
   Loaded pool = load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr);
-  Input input{std::move(opened), std::move(pool), std::nullopt};
+  Input input{std::move(opened), std::move(pool), std::nullopt, wanted.unit_rows};
   if (request.pool.labelled_pool.empty() || !entry.cover) return input;
   wanted.score.reset();
   wanted.best = 0;
@@ -46,9 +47,7 @@ Input read_input(const Request& request, const Entry& entry, const Comm& comm, B
 
 // The `keep` * `batch` best candidates by score, and the covered rows.
 Pool kept(const Pool& pool, double keep, std::int64_t batch) {
-  const double wanted = std::ceil(keep * static_cast<double>(batch));
-  const auto most = static_cast<double>(pool.candidates());
-  const std::int64_t count = wanted < most ? static_cast<std::int64_t>(wanted) : pool.candidates();
+  const std::int64_t count = prefiltered_rows(keep, batch, pool.candidates());
   std::vector<std::int64_t> rows = rows_of(best_by_score(pool, nullptr, count));
   for (std::size_t i = 0; i < pool.columns.rows.size(); ++i)
     if (is_covered(pool.columns.role[i])) rows.push_back(pool.columns.rows[i]);
@@ -57,8 +56,7 @@ Pool kept(const Pool& pool, double keep, std::int64_t batch) {
 
 // The rows that the objective sums over, where they are not all.
 std::optional<Pool> ground_of(const Pool& pool, const Request& request, const Entry& entry) {
-  if (!entry.ground_rows) return std::nullopt;
-  const std::int64_t count = entry.ground_rows(request, pool.rows());
+  const std::int64_t count = ground_rows_of(entry, request, pool.rows());
   if (count >= pool.rows()) return std::nullopt;
   return pool.only(draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; }));
 }
@@ -113,7 +111,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 
   Task task{request, entry};
   task.batch = std::min(request.batch, whole.candidates());
-  task.unit_rows = wanted_by(request, entry, input.opened.files.shape()).unit_rows;
+  task.unit_rows = input.unit_rows;
   task.console = comm.is_root() ? &console : nullptr;
   Prior prior;
   if (input.outside) prior.outside = &input.outside->pool;

@@ -51,7 +51,7 @@ void Scorer::offer(const Distributions& rows) {
   wide_.resize(static_cast<std::size_t>(count * width_));
   double* out = wide_.data();
   for (const std::int64_t i : chosen_) {
-    copy(rows, i, 1, out);
+    rows.part(i, 1, width_).copy(width_, out);
     out += width_;
   }
   exact_(kind_, wide_.data(), count, passes_, classes_, values_.data());
@@ -61,17 +61,10 @@ void Scorer::offer(const Distributions& rows) {
   }
 }
 
-void Scorer::copy(const Distributions& rows, std::int64_t first, std::int64_t count, double* out) const {
-  if (rows.narrow)
-    std::copy_n(rows.narrow + first * width_, count * width_, out);
-  else
-    std::copy_n(rows.wide + first * width_, count * width_, out);
-}
-
 const double* Scorer::wide(const Distributions& rows, std::int64_t first, std::int64_t count) {
   if (rows.wide) return rows.wide + first * width_;
   wide_.resize(static_cast<std::size_t>(count * width_));
-  copy(rows, first, count, wide_.data());
+  rows.part(first, count, width_).copy(width_, wide_.data());
   return wide_.data();
 }
 

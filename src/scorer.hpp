@@ -30,7 +30,6 @@ class Scorer {
   template <class Work>
   void for_steps(std::int64_t rows, const Work& work);
   void offer(const Distributions& rows);
-  void copy(const Distributions& rows, std::int64_t first, std::int64_t count, double* out) const;
   const double* wide(const Distributions& rows, std::int64_t first, std::int64_t count);
   const float* narrow(const Distributions& rows, std::int64_t first, std::int64_t count);
 

@@ -53,7 +53,7 @@ Work work_of_variance(const PoolShape&, std::int64_t rows, const Request& reques
 // ones cost again.
 Work work_of_coverage(const PoolShape& pool, std::int64_t rows, const Request& request) {
   const Entry& entry = strategy(request.strategy);
-  const auto ground = static_cast<double>(entry.ground_rows ? entry.ground_rows(request, pool.rows) : pool.rows);
+  const auto ground = static_cast<double>(ground_rows_of(entry, request, pool.rows));
   Work work;
   work.meeting = Meeting::similarity;
   work.pairs = Range{1, 2, 4} * (ground * static_cast<double>(rows));

@@ -7,6 +7,7 @@ namespace seine {
 
 // How many partitions this request makes of this pool: --partitions, lowered until a partition has 4 rows for each row
 // of the batch.
+std::int64_t partitions_of(std::int64_t rows, std::int64_t batch, std::int64_t partitions);
 std::int64_t partitions_of(const Pool& pool, const Task& task);
 
 // Collective. Partitions are runs of 64 rows hashed with the seed; a partition lives whole on one rank, which runs the

@@ -18,6 +18,11 @@ namespace seine {
 
 struct Prior;
 
+// k-center compares this many picks with each other, at most: 64 MiB.
+inline constexpr std::int64_t kComparedPicks = 4096;
+// A list of facility location has at most this part of the ground rows.
+inline constexpr std::int64_t kListPart = 4;
+
 // The scores of a pool of which only the best were wanted.
 struct BestScores {
   std::vector<Candidate> mine;  // this rank's best candidates, as many as the batch

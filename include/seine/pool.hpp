@@ -36,21 +36,19 @@ class Packed {
   Packed() = default;
   Packed(Backend& backend, const RowFormat& format, std::vector<std::byte> x, std::vector<float> a);
 
-  Vectors vectors() const;
+  Vectors vectors() const { return arrays_.vectors(rows_); }
   std::int64_t rows() const { return rows_; }
-  std::vector<float> widened() const;                               // x of all rows
-  std::vector<float> row(std::int64_t i) const;                     // x of one row, widened
-  std::span<const std::byte> bytes(std::int64_t i) const;           // of one row, as stored
-  std::span<const std::byte> residual_bytes(std::int64_t i) const;  // likewise; empty without residuals
+  std::vector<float> widened() const;                      // x of all rows
+  std::vector<float> row(std::int64_t i) const;            // x of one row, widened
+  std::span<const std::byte> bytes(std::int64_t i) const;  // of one row, as stored
+  const float* residuals(std::int64_t i) const { return host_a_.data() + i * format_.classes; }
 
  private:
   RowFormat format_;
   std::int64_t rows_ = 0;
   std::vector<std::byte> host_x_;
   std::vector<float> host_a_;
-  Array<std::byte> x_;
-  Array<float> a_;
-  Array<double> x2_, a2_;
+  RowArrays arrays_;
 };
 
 class Pool {

@@ -4,6 +4,7 @@
 // none. Everything that is read is checked, and a fault is an Error that names file, dataset and row of that file.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -44,6 +45,17 @@ struct Distributions {
   std::int64_t first = 0, count = 0;
   const float* narrow = nullptr;  // where float32 holds what is stored,
   const double* wide = nullptr;   // else this; the other one is null
+
+  // The rows [from, from + some), counted from `first`; `width` values each.
+  Distributions part(std::int64_t from, std::int64_t some, std::int64_t width) const {
+    return {first + from, some, narrow ? narrow + from * width : nullptr, wide ? wide + from * width : nullptr};
+  }
+  void copy(std::int64_t width, double* out) const {
+    if (narrow)
+      std::copy_n(narrow, count * width, out);
+    else
+      std::copy_n(wide, count * width, out);
+  }
 };
 
 class PoolFiles {
@@ -64,6 +76,9 @@ class PoolFiles {
   // Single rows by global number, ascending: [rows, dim] as float32 or, where every file stores it, as float16. For
   // rows that were read and checked before: nothing is checked again.
   void read_embedding_rows(std::span<const std::int64_t> rows, std::byte* out, Element type) const;
+  // Single rows by global number, ascending: visit(place in `rows`, that row) for each, in order. `room` as above.
+  void visit_probability_rows(std::span<const std::int64_t> rows, std::vector<double>& room,
+                              const std::function<void(std::size_t, const Distributions&)>& visit) const;
   // Probabilities as given: finite, >= -1e-6 (then >= 0), each distribution sums to 1 within 1e-3 (1e-2 where stored as
   // float16). Softmax already applied, in float64, where the pool has logits. Piece by piece, in order, while they are
   // still in the cache; `room` is where they lie.

@@ -60,6 +60,9 @@ struct Request {
   std::string to_json() const;
 };
 
+// How many of `most` rows a prefilter leaves: ceil(keep * batch), at most all.
+std::int64_t prefiltered_rows(double keep, std::int64_t batch, std::int64_t most);
+
 // Rows in order of selection, with the columns of the batch file (contract, section 3).
 struct Selection {
   std::vector<std::int64_t> rows;

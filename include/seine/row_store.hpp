@@ -23,6 +23,27 @@ struct RowFormat {
   std::int64_t row_bytes() const { return x_bytes() + classes * static_cast<std::int64_t>(sizeof(float)); }
 };
 
+// Vectors of rows of one format in backend memory, with the norms that outer products need.
+class RowArrays {
+ public:
+  RowArrays() = default;
+  RowArrays(Backend& backend, const RowFormat& format, std::int64_t rows);  // to be written
+  RowArrays(Backend& backend, const RowFormat& format, std::int64_t rows, Array<std::byte> x, Array<float> a);
+
+  void write(std::int64_t first, std::int64_t count, const std::byte* x, const float* a);  // from the host
+  Vectors vectors(std::int64_t count) const;                                               // the first ones
+  void make_unit(std::int64_t count);
+
+ private:
+  void find_norms(std::int64_t first, std::int64_t count);
+
+  Backend* backend_ = nullptr;
+  RowFormat format_;
+  Array<std::byte> x_;
+  Array<float> a_;
+  Array<double> x2_, a2_;  // only with residuals
+};
+
 // Where the vectors of rows can be read again.
 class RowSource {
  public:
@@ -70,6 +91,12 @@ class Room {
 
 class RowStore {
  public:
+  // How the room for rows that are read again is shared out. Whatever it is, the fewest rows are kept and fetched.
+  static constexpr std::int64_t kRowsAtOnce = 1024, kFewestRows = 64, kMostPieceRows = 4096;
+  static std::int64_t piece_bytes(std::int64_t room);  // read, copied and worked on together
+  static std::int64_t kept_bytes(const RowFormat& format) { return format.row_bytes() + 32; }  // of a row that stays
+  static std::int64_t rows_that_fit(const RowFormat& format, std::int64_t room);               // and stay
+
   // What is read again, from where, and the memory to keep the most wanted rows in.
   struct Stream {
     std::shared_ptr<const RowSource> source;
@@ -116,9 +143,7 @@ class RowStore {
   Backend* backend_;
   RowFormat format_;
   std::int64_t rows_;
-  Array<std::byte> x_;
-  Array<float> a_;
-  Array<double> x2_, a2_;
+  RowArrays all_;     // where they are resident
   Room::Part taken_;  // of resident rows of a streamed pool
   std::unique_ptr<Streamed> streamed_;
 };

@@ -58,6 +58,9 @@ struct Entry {
 std::span<const Entry> strategies();           // in the order of the README
 const Entry& strategy(std::string_view name);  // error 64 that lists the known ones
 
+// How many rows the objective of a request sums over, of `rows`.
+std::int64_t ground_rows_of(const Entry& entry, const Request& request, std::int64_t rows);
+
 // Error 64 where `set` has a parameter that the strategy does not know.
 void check_parameters(const Entry& entry, const std::map<std::string, std::string>& set);
 

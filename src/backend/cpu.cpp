@@ -179,14 +179,11 @@ std::int64_t meet_chunks(Interactions& interactions, std::vector<std::int32_t>& 
   return met;
 }
 
-// Brings rows [first, last) up to date.
+// Brings the active rows of a tile that starts at `first` up to date.
 template <class Rule, class Interactions>
-std::int64_t apply_tile(Interactions interactions, std::int64_t first, std::int64_t last, const Picks& picks,
-                        double floor, const RowStates& states) {
-  const Places rows(states);
-  const std::int64_t total = picks.vectors.rows;
-  Active active(first, last, total, floor, rows);
-  return meet_chunks<Rule>(interactions, active.rows, first, active.behind, total, picks, floor, rows);
+std::int64_t apply_tile(Interactions interactions, std::int64_t first, Active& active, const Picks& picks, double floor,
+                        const Places& rows) {
+  return meet_chunks<Rule>(interactions, active.rows, first, active.behind, picks.vectors.rows, picks, floor, rows);
 }
 
 // How many pairs of row and pick may have to meet; of many rows, only an upper bound.
@@ -213,10 +210,8 @@ class NearestOfCompared {
         blocks_(x, picks_x, dim_) {}
 
   // Chunk of picks by chunk, so that these stay in the cache for all rows of the tile.
-  std::int64_t apply(std::int64_t first, std::int64_t last, double floor, const RowStates& states) {
-    const Places rows(states);
+  std::int64_t apply(std::int64_t first, Active& active, double floor, const Places& rows) {
     const std::int64_t total = picks_.vectors.rows;
-    Active active(first, last, total, floor, rows);
     met_ = 0;
     for (std::int64_t chunk = active.behind / kChunk * kChunk; chunk < total && !active.rows.empty(); chunk += kChunk) {
       const std::int64_t end = std::min(total, chunk + kChunk);
@@ -446,20 +441,22 @@ class CpuBackend final : public Backend {
     const std::int64_t tile = small ? rows.rows : rows_in(1 << 18, rows.x.dim * 4, 16, kTileRows);
     std::atomic<std::int64_t> met = 0;
     for_tiles(rows.rows, tile, [&](std::int64_t first, std::int64_t last) {
+      const Places places(states);
+      Active active(first, last, v.rows, floor, places);
       std::unique_ptr<float[]> wide;
-      const float* x = active_rows(rows.x, first, last, Active(first, last, v.rows, floor, Places(states)), wide);
+      const float* x = active_rows(rows.x, first, last, active, wide);
       met += with_rule(rule, [&](auto r) {
         using Rule = decltype(r);
         if constexpr (!Rule::uses_distance)
-          return apply_tile<Rule>(DenseProducts(x, static_cast<const double*>(v.x.data), v.x.dim), first, last, picks,
-                                  floor, states);
+          return apply_tile<Rule>(DenseProducts(x, static_cast<const double*>(v.x.data), v.x.dim), first, active, picks,
+                                  floor, places);
         else if (rows.outer())
-          return apply_tile<Rule>(OuterDistances(x, rows.from(first, last - first), picks_x, v), first, last, picks,
-                                  floor, states);
+          return apply_tile<Rule>(OuterDistances(x, rows.from(first, last - first), picks_x, v), first, active, picks,
+                                  floor, places);
         else if (std::is_same_v<Rule, Nearest> && picks.between)
-          return NearestOfCompared(x, picks_x, picks).apply(first, last, floor, states);
+          return NearestOfCompared(x, picks_x, picks).apply(first, active, floor, places);
         else
-          return apply_tile<Rule>(DenseDistances(x, picks_x, v.x.dim), first, last, picks, floor, states);
+          return apply_tile<Rule>(DenseDistances(x, picks_x, v.x.dim), first, active, picks, floor, places);
       });
     });
     return met;

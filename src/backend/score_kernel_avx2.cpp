@@ -1,15 +1,11 @@
 // The score kernels on AVX2, and what needs no vectors.
 #include <immintrin.h>
 
+#include "backend/avx2_mask.hpp"
 #include "backend/score_kernel_blocks.hpp"
 
 namespace seine {
 namespace {
-
-__m256i mask_of(int words) {  // the first `words` (0..8) 32-bit words
-  alignas(32) static constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - words));
-}
 
 struct Float8 {
   using Register = __m256;

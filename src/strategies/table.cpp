@@ -26,6 +26,10 @@ const Entry& strategy(std::string_view name) {
   throw Error(Exit::usage, fmt::format("unknown strategy \"{}\"; known: {}", name, known));
 }
 
+std::int64_t ground_rows_of(const Entry& entry, const Request& request, std::int64_t rows) {
+  return entry.ground_rows ? entry.ground_rows(request, rows) : rows;
+}
+
 void check_parameters(const Entry& entry, const std::map<std::string, std::string>& set) {
   std::vector<std::string_view> known;
   for (const Parameter& parameter : entry.parameters) known.push_back(parameter.name);

@@ -81,11 +81,8 @@ class Bench:
         with h5py.File(out) as file:
             timing = dict(file["timing"].attrs)
             rows = file["rows"][:]
-        # An attribute where there is one, else what the log says.
-        logged = re.search(r"([\d.]+) % of [\d,]+ rows x [\d,]+ picks met", done.stderr)
-        share = 100 * timing["share"] if "share" in timing else float(logged[1]) if logged else None
         digest = re.search(r"digest=(\w+)", done.stdout)[1]
-        return Run(float(timing["select"]), rows, float(timing["read"]), share, digest)
+        return Run(float(timing["select"]), rows, float(timing["read"]), 100 * float(timing["share"]), digest)
 
     def loop(self, strategy, **words):
         done = self.run(self.binaries / "seine_bench_baseline", strategy, *(f"{key}={value}" for key, value in words.items()))
