@@ -130,24 +130,14 @@ class FallingEngine {
   // Until the best of the own rows that `among` accepts are exact: three quarters of `count`, or all there are. The
   // first wave takes about as many rows as the last round needed: some pools lose few bounds to a round, others most.
   void surface(std::int64_t count, const Array<std::uint8_t>& among) {
-    for (double wave = std::max(2.0 * static_cast<double>(count), last_wave_ / 2);;) {
-      const auto best = backend_.top(whole_.key.data(), among.data(), pool_.global_rows(), pool_.own(), count);
-      const std::int64_t exact = exact_of(best);
-      if (exact == static_cast<std::int64_t>(best.size()) || exact >= (count + 1) * 3 / 4) return;
-      bring_up_to_date(backend_.nth(whole_.key.data(), among.data(), pool_.own(), static_cast<std::int64_t>(wave)));
+    for (double wave = std::max(2.0 * static_cast<double>(count), last_wave_ / 2);; wave *= kWaveGrowth) {
+      const double floor =
+          backend_.nth(whole_.key.data(), among.data(), pool_.own(), static_cast<std::int64_t>(wave));
+      bring_up_to_date(floor);
       last_wave_ = wave;
-      wave *= kWaveGrowth;
+      if (!(floor > kNoCandidate.value)) return;
+      if (backend_.at_least(whole_.key.data(), among.data(), pool_.own(), floor) >= (count + 1) * 3 / 4) return;
     }
-  }
-
-  // How many of the first of these have seen all picks.
-  std::int64_t exact_of(std::span<const Candidate> own_rows) const {
-    std::vector<std::int64_t> positions;
-    pool_.for_own(rows_of(own_rows), [&](std::int64_t own, std::size_t) { positions.push_back(own); });
-    std::vector<std::uint32_t> applied(positions.size());
-    backend_.gather(whole_.applied.data(), sizeof applied[0], positions, applied.data());
-    return std::find_if(applied.begin(), applied.end(), [&](std::uint32_t seen) { return seen < log_.size(); }) -
-           applied.begin();
   }
 
   void round() {
@@ -188,6 +178,7 @@ class FallingEngine {
     const Array<std::int64_t> names(backend_, std::span<const std::int64_t>(rows));
 
     std::vector<std::int64_t> taken;
+    double floor = HUGE_VAL;
     while (log_.size() < task_.batch) {
       const auto winner = backend_.top(filling_ ? filler.data() : near.key.data(), open.data(), names.data(), count, 1);
       if (winner.empty() || !beats(winner[0], bound)) break;
@@ -197,7 +188,8 @@ class FallingEngine {
       near.applied.read(std::span(&seen, 1), at);
       if (seen < log_.size()) {
         // A row that the bound beats cannot be picked in this round any more, and few others soon.
-        const double floor = std::max(bound.value, backend_.nth(near.key.data(), open.data(), count, kSoonPicked));
+        if (!(winner[0].value >= floor))
+          floor = std::max(bound.value, backend_.nth(near.key.data(), open.data(), count, kSoonPicked));
         near.apply(packed.vectors(), log_.picks(), filling_ ? kNoCandidate.value : floor, weight.data());
         continue;
       }

@@ -205,9 +205,14 @@ std::vector<Candidate> Pool::top(const Array<double>& key, const Array<std::uint
 
 void Pool::for_own(std::span<const std::int64_t> rows,
                    const std::function<void(std::int64_t, std::size_t)>& visit) const {
+  if (columns.rows.empty()) return;
+  // A run of rows without gaps needs no search.
+  const bool dense = columns.rows.back() - columns.rows.front() + 1 == own();
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto at = std::lower_bound(columns.rows.begin(), columns.rows.end(), rows[i]);
-    if (at != columns.rows.end() && *at == rows[i]) visit(at - columns.rows.begin(), i);
+    if (rows[i] < columns.rows.front() || rows[i] > columns.rows.back()) continue;
+    const std::int64_t at = dense ? rows[i] - columns.rows.front()
+                                  : std::lower_bound(columns.rows.begin(), columns.rows.end(), rows[i]) - columns.rows.begin();
+    if (columns.rows[static_cast<std::size_t>(at)] == rows[i]) visit(at, i);
   }
 }
 

@@ -94,7 +94,7 @@ struct Near {
 
 class Backend {
  public:
-  static constexpr std::int64_t kExactRows = 65536;
+  static constexpr std::int64_t kExactRows = 4096;
 
   virtual ~Backend() = default;
 
@@ -133,6 +133,8 @@ class Backend {
   // The `count`-th largest key among rows with selectable != 0; -infinity where there are fewer. Above kExactRows rows
   // a value near it is enough.
   virtual double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) = 0;
+  // How many rows with selectable != 0 have a key of at least `floor`.
+  virtual std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) = 0;
   // Items of `item_bytes` at these positions, packed, to the host.
   virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
                       void* host) = 0;

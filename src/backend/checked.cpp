@@ -90,6 +90,10 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     return cpu_->nth(key, selectable, rows, count);
   }
+  std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) override {
+    const Open open(*this);
+    return cpu_->at_least(key, selectable, rows, floor);
+  }
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
     const Open open(*this);
     cpu_->gather(from, item_bytes, positions, host);

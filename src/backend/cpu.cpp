@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -13,6 +12,8 @@
 #include <numeric>
 #include <vector>
 
+#include "backend/by_nearest.hpp"
+#include "backend/places.hpp"
 #include "backend/row_kernel.hpp"
 #include "backend/workers.hpp"
 #include "best.hpp"
@@ -100,30 +101,6 @@ class OuterDistances {
   std::vector<double> out_;
 };
 
-// Where the rows [first, last) of a call have their states.
-class Places {
- public:
-  explicit Places(const RowStates& rows) : rows_(rows) {}
-  std::int64_t operator[](std::int64_t row) const { return rows_.at ? rows_.at[row] : row; }
-  std::int64_t seen(std::int64_t row) const { return rows_.applied ? rows_.applied[(*this)[row]] : 0; }
-  double key(std::int64_t row) const { return rows_.key[(*this)[row]]; }
-  double weight(std::int64_t row) const { return rows_.weight ? rows_.weight[(*this)[row]] : 1; }
-  template <class Rule>
-  void settle(std::int64_t row, const typename Rule::State& state, std::int64_t seen) const {
-    const std::int64_t at = (*this)[row];
-    static_cast<typename Rule::State*>(rows_.state)[at] = state;
-    rows_.key[at] = Rule::key(state, weight(row));
-    if (rows_.applied) rows_.applied[at] = static_cast<std::uint32_t>(seen);
-  }
-  template <class Rule>
-  typename Rule::State state(std::int64_t row) const {
-    return static_cast<const typename Rule::State*>(rows_.state)[(*this)[row]];
-  }
-
- private:
-  const RowStates& rows_;
-};
-
 // Rows of [first, last) that have not seen all picks and may matter, and from which pick on one of them is behind.
 struct Active {
   std::vector<std::int32_t> rows;  // counted from `first`
@@ -196,107 +173,6 @@ std::int64_t work_of(std::int64_t rows, std::int64_t picks, double floor, const 
     if (places.key(row) >= floor) pairs += picks - places.seen(row);
   return pairs;
 }
-
-// Brings rows up to date for nearest picks whose distances from each other are known: by the triangle inequality, a
-// pick at least twice as far from the nearest one so far as the row is cannot be nearer, and the two need not meet.
-class NearestOfCompared {
- public:
-  NearestOfCompared(const float* x, const float* picks_x, const Picks& picks)
-      : x_(x),
-        picks_x_(picks_x),
-        picks_(picks),
-        dim_(picks.vectors.x.dim),
-        slack_(4 * (1 + 8 * distance2_error(dim_))),
-        blocks_(x, picks_x, dim_) {}
-
-  // Chunk of picks by chunk, so that these stay in the cache for all rows of the tile.
-  std::int64_t apply(std::int64_t first, Active& active, double floor, const Places& rows) {
-    const std::int64_t total = picks_.vectors.rows;
-    met_ = 0;
-    for (std::int64_t chunk = active.behind / kChunk * kChunk; chunk < total && !active.rows.empty(); chunk += kChunk) {
-      const std::int64_t end = std::min(total, chunk + kChunk);
-      if (most_may_be_nearer(active.rows, first, chunk, end, rows)) {
-        met_ += meet_chunks<Nearest>(blocks_, active.rows, first, chunk, end, picks_, floor, rows);
-        continue;
-      }
-      std::erase_if(active.rows, [&](std::int32_t i) {
-        const std::int64_t row = first + i, seen = std::max(rows.seen(row), chunk);
-        if (seen >= end) return false;
-        row_ = x_ + i * dim_;
-        state_ = rows.state<Nearest>(row);
-        const bool falls = falls_below(floor, rows.weight(row), seen, end - seen);
-        rows.settle<Nearest>(row, state_, falls ? seen_ : end);
-        return falls;
-      });
-    }
-    return met_;
-  }
-
- private:
-  static constexpr std::int64_t kChunk = 32;
-  static constexpr int kMeeting = 4;
-  static constexpr double kSmallest = 1e-30;  // below, squares lose digits to underflow
-
-  // Whether so many pairs are left that blocks of rows and picks are faster than single rows with what each needs.
-  bool most_may_be_nearer(const std::vector<std::int32_t>& active, std::int64_t first, std::int64_t chunk,
-                          std::int64_t end, const Places& rows) {
-    std::int64_t pairs = 0, maybe = 0;
-    for (const std::int32_t i : active) {
-      const std::int64_t seen = std::max(rows.seen(first + i), chunk);
-      if (seen >= end) continue;
-      state_ = rows.state<Nearest>(first + i);
-      pairs += end - seen;
-      maybe += std::popcount(maybe_nearer(seen, end - seen));
-    }
-    return 3 * maybe > 2 * pairs;
-  }
-
-  // Whether the row falls below the floor when it meets these picks, a few at a time; seen_: how many it has seen then.
-  bool falls_below(double floor, double weight, std::int64_t first, std::int64_t count) {
-    waiting_ = 0;
-    for (std::uint32_t maybe = maybe_nearer(first, count); maybe != 0;) {
-      const std::int64_t p = first + std::countr_zero(maybe);
-      maybe &= maybe - 1;
-      ordinal_[waiting_] = static_cast<std::uint32_t>(p);
-      pick_[waiting_++] = picks_x_ + p * dim_;
-      if (waiting_ < kMeeting && maybe != 0) continue;
-      const double before = state_.distance2;
-      meet();
-      seen_ = p + 1;
-      if (!(Nearest::key(state_, weight) >= floor)) return true;
-      if (state_.distance2 < before) maybe &= maybe_nearer(first, count);
-    }
-    return false;
-  }
-
-  // Bit i: pick `first` + i may be nearer to the row than its nearest so far.
-  std::uint32_t maybe_nearer(std::int64_t first, std::int64_t count) const {
-    const double d2 = state_.distance2;
-    if (state_.nearest == kNobody || first + count > picks_.compared || (d2 < kSmallest && d2 != 0))
-      return ~std::uint32_t{0} >> (kChunk - count);
-    return below(picks_.between + state_.nearest * picks_.compared + first, count, static_cast<float>(slack_ * d2));
-  }
-
-  void meet() {
-    float distance2[kMeeting];
-    row_kernels().distances2(pick_, waiting_, row_, 1, dim_, distance2);
-    for (int k = 0; k < waiting_; ++k) Nearest::apply(state_, 1, distance2[k], 0, ordinal_[k]);
-    met_ += waiting_;
-    waiting_ = 0;
-  }
-
-  const float *x_, *picks_x_;
-  const Picks& picks_;
-  std::int64_t dim_;
-  double slack_;
-  DenseDistances blocks_;
-  const float* row_ = nullptr;  // the one that meets picks, and its state
-  Nearest::State state_{};
-  std::int64_t seen_ = 0, met_ = 0;
-  int waiting_ = 0;
-  std::uint32_t ordinal_[kMeeting];
-  const float* pick_[kMeeting];
-};
 
 // Rows [first, last) of a band, to meet candidates of facility location.
 class GroundTile {
@@ -436,6 +312,8 @@ class CpuBackend final : public Backend {
     std::vector<float> wide_picks;
     const Vectors& v = picks.vectors;
     const float* picks_x = v.x.type == Element::f64 ? nullptr : float_rows(v.x, 0, v.rows, wide_picks);
+    if (rule == RuleKind::nearest && picks.between && !rows.outer())
+      return apply_by_nearest(workers_, rows, picks_x, picks, floor, states);
     // The rows of a tile stay in the second-level cache; few rows and picks are not worth waking a thread.
     const bool small = work_of(rows.rows, v.rows, floor, states) * (rows.x.dim + 64) < (1 << 21);
     const std::int64_t tile = small ? rows.rows : rows_in(1 << 18, rows.x.dim * 4, 16, kTileRows);
@@ -453,8 +331,6 @@ class CpuBackend final : public Backend {
         else if (rows.outer())
           return apply_tile<Rule>(OuterDistances(x, rows.from(first, last - first), picks_x, v), first, active, picks,
                                   floor, places);
-        else if (std::is_same_v<Rule, Nearest> && picks.between)
-          return NearestOfCompared(x, picks_x, picks).apply(first, active, floor, places);
         else
           return apply_tile<Rule>(DenseDistances(x, picks_x, v.x.dim), first, active, picks, floor, places);
       });
@@ -510,6 +386,12 @@ class CpuBackend final : public Backend {
     const auto at = keys.begin() + (place - 1);
     std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
     return *at;
+  }
+
+  std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) override {
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < rows; ++i) count += (selectable[i] != 0) & (key[i] >= floor);
+    return count;
   }
 
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {

@@ -18,6 +18,9 @@ struct RowKernels {
   const char* name;
   void (*distances2)(const float* const* rows, std::int64_t count, const float* picks, std::int64_t pick_count,
                      std::int64_t dim, float* out);
+  // The same, with picks given one by one.
+  void (*scattered_distances2)(const float* const* rows, std::int64_t count, const float* const* picks,
+                               std::int64_t pick_count, std::int64_t dim, float* out);
   void (*dots)(const float* const* rows, std::int64_t count, const float* picks, std::int64_t pick_count,
                std::int64_t dim, float* out);
   // The same products of rows in panels, a multiple of kPanelRows of them: out[p * rows + r]. A register holds one lane

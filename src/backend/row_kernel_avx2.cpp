@@ -63,8 +63,8 @@ struct Double4 {
 }  // namespace
 
 const RowKernels& row_kernels_avx2() {
-  static constexpr RowKernels kKernels{"AVX2", meet<Distance2, Float8, 2, 4, float>, meet<Dot, Float8, 2, 4, float>,
-                                       meet_panels<Float8>, meet<Dot, Double4, 2, 4, float>};
+  static constexpr RowKernels kKernels{"AVX2", meet<Distance2, Float8, 2, 4, float, const float*>, meet<Distance2, Float8, 2, 4, float, const float* const*>, meet<Dot, Float8, 2, 4, float, const float*>,
+                                       meet_panels<Float8>, meet<Dot, Double4, 2, 4, float, const double*>};
   return kKernels;
 }
 
@@ -173,7 +173,7 @@ void to_panels(const float* const* rows, std::int64_t count, std::int64_t dim, f
 
 double wide_dot(const double* x, const double* y, std::int64_t dim) {
   double out = 0;
-  meet<Dot, Double4, 1, 1, double>(&x, 1, y, 1, dim, &out);
+  meet<Dot, Double4, 1, 1, double, const double*>(&x, 1, y, 1, dim, &out);
   return out;
 }
 

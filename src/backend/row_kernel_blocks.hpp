@@ -40,8 +40,27 @@ struct Block {
   }
 };
 
-template <class Op, class V, int R, int P, class X>
-inline Block<V, R, P> slice(const X* const* x, const typename V::Value* y, std::int64_t dim, int first_lane) {
+// Picks one behind the other, or given one by one.
+template <class Value>
+inline const Value* pick_at(const Value* picks, std::int64_t p, std::int64_t dim) {
+  return picks + p * dim;
+}
+template <class Value>
+inline const Value* pick_at(const Value* const* picks, std::int64_t p, std::int64_t) {
+  return picks[p];
+}
+
+template <class Value>
+inline const Value* picks_from(const Value* picks, std::int64_t first, std::int64_t dim) {
+  return picks + first * dim;
+}
+template <class Value>
+inline const Value* const* picks_from(const Value* const* picks, std::int64_t first, std::int64_t) {
+  return picks + first;
+}
+
+template <class Op, class V, int R, int P, class X, class Y>
+inline Block<V, R, P> slice(const X* const* x, Y y, std::int64_t dim, int first_lane) {
   Block<V, R, P> block;
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p) block.sum[r][p] = V::zero();
@@ -50,7 +69,7 @@ inline Block<V, R, P> slice(const X* const* x, const typename V::Value* y, std::
     typename V::Register xs[R];
     for (int r = 0; r < R; ++r) xs[r] = V::load(x[r] + c);
     for (int p = 0; p < P; ++p) {
-      const auto ys = V::load(y + p * dim + c);
+      const auto ys = V::load(pick_at(y, p, dim) + c);
       for (int r = 0; r < R; ++r) block.sum[r][p] = Op::template step<V>(xs[r], ys, block.sum[r][p]);
     }
   }
@@ -59,7 +78,7 @@ inline Block<V, R, P> slice(const X* const* x, const typename V::Value* y, std::
     typename V::Register xs[R];
     for (int r = 0; r < R; ++r) xs[r] = V::load(x[r] + c, lanes);
     for (int p = 0; p < P; ++p) {
-      const auto ys = V::load(y + p * dim + c, lanes);
+      const auto ys = V::load(pick_at(y, p, dim) + c, lanes);
       for (int r = 0; r < R; ++r) block.sum[r][p] = Op::template step<V>(xs[r], ys, block.sum[r][p]);
     }
   }
@@ -68,8 +87,8 @@ inline Block<V, R, P> slice(const X* const* x, const typename V::Value* y, std::
 
 // The slices first, first + stride, ... folded as row_math.hpp pairs them: the slice with the one half of all lanes
 // away.
-template <class Op, class V, int R, int P, int Slices, class X>
-inline Block<V, R, P> slices(const X* const* x, const typename V::Value* y, std::int64_t dim, int first, int stride) {
+template <class Op, class V, int R, int P, int Slices, class X, class Y>
+inline Block<V, R, P> slices(const X* const* x, Y y, std::int64_t dim, int first, int stride) {
   if constexpr (Slices == 1) {
     return slice<Op, V, R, P>(x, y, dim, first * V::kWidth);
   } else {
@@ -80,9 +99,8 @@ inline Block<V, R, P> slices(const X* const* x, const typename V::Value* y, std:
   }
 }
 
-template <class Op, class V, int R, int P, class X>
-inline void meet_block(const X* const* x, const typename V::Value* y, std::int64_t dim, typename V::Value* out,
-                       std::int64_t stride) {
+template <class Op, class V, int R, int P, class X, class Y>
+inline void meet_block(const X* const* x, Y y, std::int64_t dim, typename V::Value* out, std::int64_t stride) {
   const Block<V, R, P> block = slices<Op, V, R, P, kLanes / V::kWidth>(x, y, dim, 0, 1);
   if constexpr (R == 4 && P == 1) {
     if (stride == 1) {
@@ -100,16 +118,16 @@ inline void meet_block(const X* const* x, const typename V::Value* y, std::int64
 }
 
 // A few picks stay in the first-level cache while all rows pass by.
-template <class Op, class V, int R, int P, class X>
-void meet(const X* const* rows, std::int64_t count, const typename V::Value* picks, std::int64_t pick_count,
-          std::int64_t dim, typename V::Value* out) {
+template <class Op, class V, int R, int P, class X, class Y>
+void meet(const X* const* rows, std::int64_t count, Y picks, std::int64_t pick_count, std::int64_t dim,
+          typename V::Value* out) {
   std::int64_t p = 0;
   const auto band = [&]<int Width>() {
     std::int64_t r = 0;
+    const Y some = picks_from(picks, p, dim);
     for (; r + R <= count; r += R)
-      meet_block<Op, V, R, Width>(rows + r, picks + p * dim, dim, out + r * pick_count + p, pick_count);
-    for (; r < count; ++r)
-      meet_block<Op, V, 1, Width>(rows + r, picks + p * dim, dim, out + r * pick_count + p, pick_count);
+      meet_block<Op, V, R, Width>(rows + r, some, dim, out + r * pick_count + p, pick_count);
+    for (; r < count; ++r) meet_block<Op, V, 1, Width>(rows + r, some, dim, out + r * pick_count + p, pick_count);
     p += Width;
   };
   while (p + P <= pick_count) band.template operator()<P>();
