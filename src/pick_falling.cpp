@@ -12,7 +12,7 @@ namespace seine {
 namespace {
 
 // By how much a wave of a round is larger than the one before.
-constexpr double kWaveGrowth = 1.5;
+constexpr double kWaveGrowth = 1.25;
 // Fetched rows that are brought up to date together: those that are picked soon, as far as their bounds tell.
 constexpr std::int64_t kSoonPicked = 32;
 
@@ -131,8 +131,7 @@ class FallingEngine {
   // first wave takes about as many rows as the last round needed: some pools lose few bounds to a round, others most.
   void surface(std::int64_t count, const Array<std::uint8_t>& among) {
     for (double wave = std::max(2.0 * static_cast<double>(count), last_wave_ / 2);; wave *= kWaveGrowth) {
-      const double floor =
-          backend_.nth(whole_.key.data(), among.data(), pool_.own(), static_cast<std::int64_t>(wave));
+      const double floor = backend_.nth(whole_.key.data(), among.data(), pool_.own(), static_cast<std::int64_t>(wave));
       bring_up_to_date(floor);
       last_wave_ = wave;
       if (!(floor > kNoCandidate.value)) return;

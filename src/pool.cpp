@@ -210,8 +210,9 @@ void Pool::for_own(std::span<const std::int64_t> rows,
   const bool dense = columns.rows.back() - columns.rows.front() + 1 == own();
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (rows[i] < columns.rows.front() || rows[i] > columns.rows.back()) continue;
-    const std::int64_t at = dense ? rows[i] - columns.rows.front()
-                                  : std::lower_bound(columns.rows.begin(), columns.rows.end(), rows[i]) - columns.rows.begin();
+    const std::int64_t at =
+        dense ? rows[i] - columns.rows.front()
+              : std::lower_bound(columns.rows.begin(), columns.rows.end(), rows[i]) - columns.rows.begin();
     if (columns.rows[static_cast<std::size_t>(at)] == rows[i]) visit(at, i);
   }
 }

@@ -14,9 +14,9 @@ namespace seine {
 namespace {
 
 // Rows that meet picks together. They have one nearest pick, so they may skip about the same ones.
-constexpr std::int64_t kBlockRows = 16;
+constexpr std::int64_t kBlockRows = 8;
 // Picks that a block meets before rows that have fallen below the floor drop out.
-constexpr std::int64_t kTogether = 16;
+constexpr std::int64_t kTogether = 8;
 
 struct Block {
   const std::int32_t* rows;
@@ -52,6 +52,10 @@ class Grouped {
     rows_.resize(static_cast<std::size_t>(ends.back()));
     for (const auto& some : active)
       for (const std::int32_t row : some) rows_[static_cast<std::size_t>(ends[group(row)]++)] = row;
+    for (std::size_t g = 0; g + 1 < borders.size(); ++g)
+      std::sort(rows_.begin() + borders[g], rows_.begin() + borders[g + 1], [&](std::int32_t a, std::int32_t b) {
+        return std::pair(places.seen(a), a) < std::pair(places.seen(b), b);
+      });
     for (std::size_t g = 0; g + 1 < borders.size(); ++g)
       for (std::int64_t at = borders[g]; at < borders[g + 1]; at += kBlockRows)
         blocks_.push_back({rows_.data() + at, std::min(kBlockRows, borders[g + 1] - at)});
@@ -166,7 +170,8 @@ class Meeting {
       const double before = row.state.distance2;
       const float* distances2 = out_ + static_cast<std::int64_t>(i) * waiting_;
       // Most are not nearer; a limit above the distance, whatever rounding to float32 does.
-      for (auto maybe = below(distances2, waiting_, static_cast<float>(before * (1 + 1e-6))); maybe != 0; maybe &= maybe - 1) {
+      for (auto maybe = below(distances2, waiting_, static_cast<float>(before * (1 + 1e-6))); maybe != 0;
+           maybe &= maybe - 1) {
         const int k = std::countr_zero(maybe);
         Nearest::apply(row.state, 1, distances2[k], 0, ordinal_[k]);
       }

@@ -1,5 +1,5 @@
-// Nearest picks on the CPU where the picks' distances from each other are known: by the triangle inequality, a pick that
-// is far enough from a row's nearest pick cannot be nearer to the row, and the two need not meet.
+// Nearest picks on the CPU where the picks' distances from each other are known: by the triangle inequality, a pick
+// that is far enough from a row's nearest pick cannot be nearer to the row, and the two need not meet.
 #pragma once
 
 #include <cstdint>

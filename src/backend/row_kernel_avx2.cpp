@@ -63,8 +63,12 @@ struct Double4 {
 }  // namespace
 
 const RowKernels& row_kernels_avx2() {
-  static constexpr RowKernels kKernels{"AVX2", meet<Distance2, Float8, 2, 4, float, const float*>, meet<Distance2, Float8, 2, 4, float, const float* const*>, meet<Dot, Float8, 2, 4, float, const float*>,
-                                       meet_panels<Float8>, meet<Dot, Double4, 2, 4, float, const double*>};
+  static constexpr RowKernels kKernels{"AVX2",
+                                       meet<Distance2, Float8, 2, 4, float, const float*>,
+                                       meet<Distance2, Float8, 2, 4, float, const float* const*>,
+                                       meet<Dot, Float8, 2, 4, float, const float*>,
+                                       meet_panels<Float8>,
+                                       meet<Dot, Double4, 2, 4, float, const double*>};
   return kKernels;
 }
 
