@@ -306,7 +306,8 @@ TEST_P(CudaLoops, Top) {
                   const Array<std::uint8_t> mask(on, selectable);
                   const Array<std::int64_t> rows_of(on, global);
                   Bits bits{1};
-                  add(bits, on.nth(keys.data(), mask.data(), rows(), count));
+                  if (rows() <= Backend::kExactRows) add(bits, on.nth(keys.data(), mask.data(), rows(), count));
+                  bits.push_back(static_cast<std::uint64_t>(on.at_least(keys.data(), mask.data(), rows(), 0)));
                   for (const Candidate& best : on.top(keys.data(), mask.data(), rows_of.data(), rows(), count)) {
                     add(bits, best.value);
                     bits.push_back(static_cast<std::uint64_t>(best.row));

@@ -640,7 +640,10 @@ TEST_P(Loops, Top) {
     const double nth = backend().nth(key_.data(), selectable_.data(), rows, count);
     EXPECT_EQ(nth, count <= static_cast<std::int64_t>(all.size()) ? all[static_cast<std::size_t>(count - 1)].value
                                                                   : -HUGE_VAL);
+    const auto below = std::find_if(all.begin(), all.end(), [&](const Candidate& one) { return one.value < nth; });
+    EXPECT_EQ(backend().at_least(key_.data(), selectable_.data(), rows, nth), below - all.begin());
   }
+  EXPECT_EQ(backend().at_least(key_.data(), selectable_.data(), rows, HUGE_VAL), 0);
 }
 
 TEST_P(Loops, Gram) {

@@ -4,7 +4,8 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
-#include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "backend/places.hpp"
@@ -14,58 +15,67 @@ namespace seine {
 namespace {
 
 // Rows that meet picks together. They have one nearest pick, so they may skip about the same ones.
-constexpr std::int64_t kBlockRows = 8;
+constexpr std::size_t kBlockRows = 8;
 // Picks that a block meets before rows that have fallen below the floor drop out.
 constexpr std::int64_t kTogether = 8;
+// A row leaves its block where its nearest pick has come so much nearer.
+constexpr double kMuchNearer = 0.7;
 
-struct Block {
-  const std::int32_t* rows;
-  std::int64_t count;
-};
+using Block = std::span<const std::int32_t>;
 
-// Rows that have not seen all picks and whose key is at least `floor`, those with one nearest pick side by side.
+std::vector<std::int32_t> joined(const std::vector<std::vector<std::int32_t>>& parts) {
+  std::vector<std::int32_t> all;
+  for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+// Rows that have not seen all picks and whose key is at least `floor`, ascending.
+std::vector<std::int32_t> active_rows(Workers& workers, std::int64_t rows, std::int64_t picks, double floor,
+                                      const Places& places) {
+  constexpr std::int64_t kScanRows = 65536;  // less is not worth waking a thread
+  const std::int64_t tiles = (rows + kScanRows - 1) / kScanRows;
+  std::vector<std::vector<std::int32_t>> found(static_cast<std::size_t>(tiles));
+  workers.share(tiles, [&](std::int64_t tile, int) {
+    const std::int64_t first = tile * kScanRows, last = std::min(rows, first + kScanRows);
+    std::vector<std::int32_t>& mine = found[static_cast<std::size_t>(tile)];
+    mine.resize(static_cast<std::size_t>(last - first));
+    std::size_t count = 0;
+    for (std::int64_t row = first; row < last; ++row) {  // no branch: it would be guessed wrongly
+      mine[count] = static_cast<std::int32_t>(row);
+      count += (places.key(row) >= floor) & (places.seen(row) < picks);
+    }
+    mine.resize(count);
+  });
+  return joined(found);
+}
+
+// Rows of one nearest pick side by side, those that have seen about the same picks first to last.
 class Grouped {
  public:
-  Grouped(Workers& workers, std::int64_t rows, std::int64_t picks, double floor, const Places& places) {
-    constexpr std::int64_t kScanRows = 16384;  // less is not worth waking a thread
-    const std::int64_t tiles = (rows + kScanRows - 1) / kScanRows;
-    std::vector<std::vector<std::int32_t>> active(static_cast<std::size_t>(tiles));
-    workers.share(tiles, [&](std::int64_t tile, int) {
-      const std::int64_t first = tile * kScanRows, last = std::min(rows, first + kScanRows);
-      std::vector<std::int32_t>& mine = active[static_cast<std::size_t>(tile)];
-      mine.resize(static_cast<std::size_t>(last - first));
-      std::size_t count = 0;
-      for (std::int64_t row = first; row < last; ++row) {  // no branch: it would be guessed wrongly
-        mine[count] = static_cast<std::int32_t>(row);
-        count += (places.key(row) >= floor) & (places.seen(row) < picks);
-      }
-      mine.resize(count);
-    });
-    std::vector<std::int64_t> ends(static_cast<std::size_t>(picks) + 2);
+  Grouped(std::span<const std::int32_t> rows, std::int64_t picks, const Places& places) : rows_(rows.size()) {
+    std::vector<std::size_t> ends(static_cast<std::size_t>(picks) + 2);
     const auto group = [&](std::int32_t row) {  // kNobody is the first
       return static_cast<std::size_t>(places.state<Nearest>(row).nearest + std::uint32_t{1});
     };
-    for (const auto& some : active)
-      for (const std::int32_t row : some) ++ends[group(row) + 1];
+    for (const std::int32_t row : rows) ++ends[group(row) + 1];
     for (std::size_t g = 1; g < ends.size(); ++g) ends[g] += ends[g - 1];
-    const std::vector<std::int64_t> borders = ends;
-    rows_.resize(static_cast<std::size_t>(ends.back()));
-    for (const auto& some : active)
-      for (const std::int32_t row : some) rows_[static_cast<std::size_t>(ends[group(row)]++)] = row;
-    for (std::size_t g = 0; g + 1 < borders.size(); ++g)
-      std::sort(rows_.begin() + borders[g], rows_.begin() + borders[g + 1], [&](std::int32_t a, std::int32_t b) {
+    const std::vector<std::size_t> borders = ends;
+    for (const std::int32_t row : rows) rows_[ends[group(row)]++] = row;
+    for (std::size_t g = 0; g + 1 < borders.size(); ++g) {
+      const std::span<std::int32_t> mine(rows_.data() + borders[g], borders[g + 1] - borders[g]);
+      std::sort(mine.begin(), mine.end(), [&](std::int32_t a, std::int32_t b) {
         return std::pair(places.seen(a), a) < std::pair(places.seen(b), b);
       });
-    for (std::size_t g = 0; g + 1 < borders.size(); ++g)
-      for (std::int64_t at = borders[g]; at < borders[g + 1]; at += kBlockRows)
-        blocks_.push_back({rows_.data() + at, std::min(kBlockRows, borders[g + 1] - at)});
+      for (std::size_t at = 0; at < mine.size(); at += kBlockRows)
+        blocks_.push_back(mine.subspan(at, std::min(kBlockRows, mine.size() - at)));
+    }
   }
 
-  const std::vector<Block>& blocks() const { return blocks_; }
+  std::span<const std::span<std::int32_t>> blocks() const { return blocks_; }
 
  private:
   std::vector<std::int32_t> rows_;
-  std::vector<Block> blocks_;
+  std::vector<std::span<std::int32_t>> blocks_;
 };
 
 // What one thread does with blocks.
@@ -79,19 +89,19 @@ class Meeting {
         floor_(floor),
         slack_(1 + 8 * distance2_error(dim_)),
         places_(places) {
-    if (vectors_.type != Element::f32) wide_.resize(static_cast<std::size_t>(kBlockRows * dim_));
+    if (vectors_.type != Element::f32) wide_.resize(kBlockRows * static_cast<std::size_t>(dim_));
   }
 
   // The rows of a block lie here and there, so they are asked for one block ahead.
   void fetch_ahead(const Block& block) const {
     const auto bytes = static_cast<std::int64_t>(vectors_.row_bytes());
-    for (std::int64_t i = 0; i < block.count; ++i) {
-      const auto* row = static_cast<const std::byte*>(vectors_.from(block.rows[i]).data);
+    for (const std::int32_t number : block) {
+      const auto* row = static_cast<const std::byte*>(vectors_.from(number).data);
       for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
     }
   }
 
-  // Brings the rows of a block up to date; how many pairs met.
+  // Brings the rows of a block up to date, but for those that are left; how many pairs met.
   std::int64_t meet(const Block& block) {
     open(block);
     const std::int64_t total = picks_.vectors.rows;
@@ -108,9 +118,13 @@ class Meeting {
     return met;
   }
 
+  // Rows whose nearest pick is another one now, so near that they had better go on among that one's rows.
+  const std::vector<std::int32_t>& left() const { return left_; }
+
  private:
   struct Row {
-    std::int64_t number, seen;
+    std::int32_t number;
+    std::int64_t seen;
     Nearest::State state;
     double from_centre;  // distance from the nearest pick at the start
   };
@@ -119,14 +133,15 @@ class Meeting {
 
   void open(const Block& block) {
     rows_.clear();
-    for (std::int64_t i = 0; i < block.count; ++i) {
-      const std::int64_t number = block.rows[i];
+    for (std::size_t i = 0; i < block.size(); ++i) {
+      const std::int32_t number = block[i];
       const Nearest::State state = places_.state<Nearest>(number);
       rows_.push_back({number, places_.seen(number), state, std::sqrt(state.distance2)});
       x_[i] = static_cast<const float*>(vectors_.from(number).data);
       if (wide_.empty()) continue;
-      widen(vectors_.from(number).data, dim_, wide_.data() + i * dim_);
-      x_[i] = wide_.data() + i * dim_;
+      float* const wide = wide_.data() + static_cast<std::int64_t>(i) * dim_;
+      widen(vectors_.from(number).data, dim_, wide);
+      x_[i] = wide;
     }
     find_reach();
   }
@@ -176,8 +191,11 @@ class Meeting {
         Nearest::apply(row.state, 1, distances2[k], 0, ordinal_[k]);
       }
       nearer |= row.state.distance2 < before;
-      if (!(Nearest::key(row.state, places_.weight(row.number)) >= floor_)) {
+      const bool falls = !(Nearest::key(row.state, places_.weight(row.number)) >= floor_);
+      const bool leaves = std::sqrt(row.state.distance2) < kMuchNearer * row.from_centre && next < picks_.vectors.rows;
+      if (falls || leaves) {
         places_.settle<Nearest>(row.number, row.state, std::max(row.seen, next));
+        if (!falls) left_.push_back(row.number);
         nearer = true;
         continue;
       }
@@ -195,6 +213,7 @@ class Meeting {
   const double floor_, slack_;
   const Places& places_;
 
+  std::vector<std::int32_t> left_;
   std::vector<Row> rows_;  // of the block
   const float* x_[kBlockRows];
   std::vector<float> wide_;
@@ -202,7 +221,7 @@ class Meeting {
   std::int64_t waiting_ = 0;  // picks that the rows meet next
   std::uint32_t ordinal_[kTogether];
   const float* pick_[kTogether];
-  float out_[kBlockRows * kTogether];
+  float out_[static_cast<std::int64_t>(kBlockRows) * kTogether];
 };
 
 }  // namespace
@@ -210,19 +229,24 @@ class Meeting {
 std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float* picks_x, const Picks& picks,
                               double floor, const RowStates& states) {
   const Places places(states);
-  const Grouped grouped(workers, rows.rows, picks.vectors.rows, floor, places);
-  const auto count = static_cast<std::int64_t>(grouped.blocks().size());
-  constexpr std::int64_t kShare = 16;  // blocks that one thread takes at once
   std::atomic<std::int64_t> met = 0;
-  workers.share((count + kShare - 1) / kShare, [&](std::int64_t share, int) {
-    Meeting meeting(rows, picks_x, picks, floor, places);
-    std::int64_t here = 0;
-    for (std::int64_t b = share * kShare, end = std::min(count, b + kShare); b < end; ++b) {
-      if (b + 1 < end) meeting.fetch_ahead(grouped.blocks()[static_cast<std::size_t>(b) + 1]);
-      here += meeting.meet(grouped.blocks()[static_cast<std::size_t>(b)]);
-    }
-    met += here;
-  });
+  for (std::vector<std::int32_t> active = active_rows(workers, rows.rows, picks.vectors.rows, floor, places);
+       !active.empty();) {
+    const Grouped grouped(active, picks.vectors.rows, places);
+    const std::span<const std::span<std::int32_t>> blocks = grouped.blocks();
+    constexpr std::size_t kShare = 16;  // blocks that one thread takes at once
+    std::vector<std::vector<std::int32_t>> left((blocks.size() + kShare - 1) / kShare);
+    workers.share(static_cast<std::int64_t>(left.size()), [&](std::int64_t share, int) {
+      Meeting meeting(rows, picks_x, picks, floor, places);
+      const std::size_t first = static_cast<std::size_t>(share) * kShare, end = std::min(blocks.size(), first + kShare);
+      for (std::size_t b = first; b < end; ++b) {
+        if (b + 1 < end) meeting.fetch_ahead(blocks[b + 1]);
+        met += meeting.meet(blocks[b]);
+      }
+      left[static_cast<std::size_t>(share)] = meeting.left();
+    });
+    active = joined(left);
+  }
   return met;
 }
 

@@ -289,6 +289,14 @@ __global__ void collect(const double* key, const std::uint8_t* selectable, const
   }
 }
 
+// A thread owns every so many-th row.
+__global__ void count_at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor,
+                               unsigned long long* count) {
+  unsigned long long mine = 0;
+  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) mine += selectable[i] && key[i] >= floor;
+  if (mine > 0) atomicAdd(count, mine);
+}
+
 // The global rows at the threshold; behind all rows where a row is not.
 __global__ void rows_at(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                         std::int64_t rows, std::uint64_t threshold, std::int64_t* out) {
@@ -613,6 +621,12 @@ class CudaBackend final : public Backend {
     best.insert(best.end(), ties.begin(), ties.end());
     std::sort(best.begin(), best.end(), [](const Candidate& a, const Candidate& b) { return beats(a, b); });
     return best;
+  }
+
+  std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) override {
+    const Array<unsigned long long> count = zeros(1);
+    launch(count_at_least, blocks(rows, 16 * kThreads), key, selectable, rows, floor, count.data());
+    return static_cast<std::int64_t>(count.to_host()[0]);
   }
 
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
