@@ -21,27 +21,26 @@ constexpr std::int64_t kTogether = 8;
 // A row leaves its block where its nearest pick has come so much nearer.
 constexpr double kMuchNearer = 0.7;
 
-using Block = std::span<const std::int32_t>;
+using Block = std::span<const std::int64_t>;
 
-std::vector<std::int32_t> joined(const std::vector<std::vector<std::int32_t>>& parts) {
-  std::vector<std::int32_t> all;
+std::vector<std::int64_t> joined(const std::vector<std::vector<std::int64_t>>& parts) {
+  std::vector<std::int64_t> all;
   for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
   return all;
 }
 
-// Rows that have not seen all picks and whose key is at least `floor`, ascending.
-std::vector<std::int32_t> active_rows(Workers& workers, std::int64_t rows, std::int64_t picks, double floor,
-                                      const Places& places) {
-  constexpr std::int64_t kScanRows = 65536;  // less is not worth waking a thread
-  const std::int64_t tiles = (rows + kScanRows - 1) / kScanRows;
-  std::vector<std::vector<std::int32_t>> found(static_cast<std::size_t>(tiles));
-  workers.share(tiles, [&](std::int64_t tile, int) {
-    const std::int64_t first = tile * kScanRows, last = std::min(rows, first + kScanRows);
-    std::vector<std::int32_t>& mine = found[static_cast<std::size_t>(tile)];
-    mine.resize(static_cast<std::size_t>(last - first));
+// Rows of [first, last) that have not seen all picks and whose key is at least `floor`, ascending.
+std::vector<std::int64_t> active_rows(Workers& workers, std::int64_t first, std::int64_t last, std::int64_t picks,
+                                      double floor, const Places& places) {
+  constexpr std::int64_t kScanRows = 32768;  // less is not worth waking a thread
+  std::vector<std::vector<std::int64_t>> found(static_cast<std::size_t>((last - first + kScanRows - 1) / kScanRows));
+  workers.share(static_cast<std::int64_t>(found.size()), [&](std::int64_t tile, int) {
+    const std::int64_t begin = first + tile * kScanRows, end = std::min(last, begin + kScanRows);
+    std::vector<std::int64_t>& mine = found[static_cast<std::size_t>(tile)];
+    mine.resize(static_cast<std::size_t>(end - begin));
     std::size_t count = 0;
-    for (std::int64_t row = first; row < last; ++row) {  // no branch: it would be guessed wrongly
-      mine[count] = static_cast<std::int32_t>(row);
+    for (std::int64_t row = begin; row < end; ++row) {  // no branch: it would be guessed wrongly
+      mine[count] = row;
       count += (places.key(row) >= floor) & (places.seen(row) < picks);
     }
     mine.resize(count);
@@ -52,18 +51,18 @@ std::vector<std::int32_t> active_rows(Workers& workers, std::int64_t rows, std::
 // Rows of one nearest pick side by side, those that have seen about the same picks first to last.
 class Grouped {
  public:
-  Grouped(std::span<const std::int32_t> rows, std::int64_t picks, const Places& places) : rows_(rows.size()) {
+  Grouped(std::span<const std::int64_t> rows, std::int64_t picks, const Places& places) : rows_(rows.size()) {
     std::vector<std::size_t> ends(static_cast<std::size_t>(picks) + 2);
-    const auto group = [&](std::int32_t row) {  // kNobody is the first
+    const auto group = [&](std::int64_t row) {  // kNobody is the first
       return static_cast<std::size_t>(places.state<Nearest>(row).nearest + std::uint32_t{1});
     };
-    for (const std::int32_t row : rows) ++ends[group(row) + 1];
+    for (const std::int64_t row : rows) ++ends[group(row) + 1];
     for (std::size_t g = 1; g < ends.size(); ++g) ends[g] += ends[g - 1];
     const std::vector<std::size_t> borders = ends;
-    for (const std::int32_t row : rows) rows_[ends[group(row)]++] = row;
+    for (const std::int64_t row : rows) rows_[ends[group(row)]++] = row;
     for (std::size_t g = 0; g + 1 < borders.size(); ++g) {
-      const std::span<std::int32_t> mine(rows_.data() + borders[g], borders[g + 1] - borders[g]);
-      std::sort(mine.begin(), mine.end(), [&](std::int32_t a, std::int32_t b) {
+      const std::span<std::int64_t> mine(rows_.data() + borders[g], borders[g + 1] - borders[g]);
+      std::sort(mine.begin(), mine.end(), [&](std::int64_t a, std::int64_t b) {
         return std::pair(places.seen(a), a) < std::pair(places.seen(b), b);
       });
       for (std::size_t at = 0; at < mine.size(); at += kBlockRows)
@@ -71,11 +70,11 @@ class Grouped {
     }
   }
 
-  std::span<const std::span<std::int32_t>> blocks() const { return blocks_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
 
  private:
-  std::vector<std::int32_t> rows_;
-  std::vector<std::span<std::int32_t>> blocks_;
+  std::vector<std::int64_t> rows_;
+  std::vector<Block> blocks_;
 };
 
 // What one thread does with blocks.
@@ -95,7 +94,7 @@ class Meeting {
   // The rows of a block lie here and there, so they are asked for one block ahead.
   void fetch_ahead(const Block& block) const {
     const auto bytes = static_cast<std::int64_t>(vectors_.row_bytes());
-    for (const std::int32_t number : block) {
+    for (const std::int64_t number : block) {
       const auto* row = static_cast<const std::byte*>(vectors_.from(number).data);
       for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
     }
@@ -119,12 +118,11 @@ class Meeting {
   }
 
   // Rows whose nearest pick is another one now, so near that they had better go on among that one's rows.
-  const std::vector<std::int32_t>& left() const { return left_; }
+  const std::vector<std::int64_t>& left() const { return left_; }
 
  private:
   struct Row {
-    std::int32_t number;
-    std::int64_t seen;
+    std::int64_t number, seen;
     Nearest::State state;
     double from_centre;  // distance from the nearest pick at the start
   };
@@ -134,7 +132,7 @@ class Meeting {
   void open(const Block& block) {
     rows_.clear();
     for (std::size_t i = 0; i < block.size(); ++i) {
-      const std::int32_t number = block[i];
+      const std::int64_t number = block[i];
       const Nearest::State state = places_.state<Nearest>(number);
       rows_.push_back({number, places_.seen(number), state, std::sqrt(state.distance2)});
       x_[i] = static_cast<const float*>(vectors_.from(number).data);
@@ -162,10 +160,10 @@ class Meeting {
     waiting_ = 0;
     const std::int64_t total = picks_.vectors.rows;
     while (first < total && waiting_ < kTogether) {
-      const std::int64_t count = std::min(kChunk, total - first);
+      const bool known = centre != kNobody && first < picks_.compared;
+      const std::int64_t count = std::min(kChunk, (known ? std::min(total, picks_.compared) : total) - first);
       std::uint32_t maybe = ~std::uint32_t{0} >> (kChunk - count);
-      if (centre != kNobody && first + count <= picks_.compared)
-        maybe = below(picks_.between + centre * picks_.compared + first, count, static_cast<float>(reach2_));
+      if (known) maybe = below(picks_.between + centre * picks_.compared + first, count, static_cast<float>(reach2_));
       for (; maybe != 0 && waiting_ < kTogether; maybe &= maybe - 1) {
         const std::int64_t p = first + std::countr_zero(maybe);
         ordinal_[waiting_] = static_cast<std::uint32_t>(p);
@@ -213,7 +211,7 @@ class Meeting {
   const double floor_, slack_;
   const Places& places_;
 
-  std::vector<std::int32_t> left_;
+  std::vector<std::int64_t> left_;
   std::vector<Row> rows_;  // of the block
   const float* x_[kBlockRows];
   std::vector<float> wide_;
@@ -228,24 +226,30 @@ class Meeting {
 
 std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float* picks_x, const Picks& picks,
                               double floor, const RowStates& states) {
+  // What is known of active rows stays small, and groups large.
+  constexpr std::int64_t kSliceRows = 131072;
   const Places places(states);
+  const std::int64_t total = picks.vectors.rows;
   std::atomic<std::int64_t> met = 0;
-  for (std::vector<std::int32_t> active = active_rows(workers, rows.rows, picks.vectors.rows, floor, places);
-       !active.empty();) {
-    const Grouped grouped(active, picks.vectors.rows, places);
-    const std::span<const std::span<std::int32_t>> blocks = grouped.blocks();
-    constexpr std::size_t kShare = 16;  // blocks that one thread takes at once
-    std::vector<std::vector<std::int32_t>> left((blocks.size() + kShare - 1) / kShare);
-    workers.share(static_cast<std::int64_t>(left.size()), [&](std::int64_t share, int) {
-      Meeting meeting(rows, picks_x, picks, floor, places);
-      const std::size_t first = static_cast<std::size_t>(share) * kShare, end = std::min(blocks.size(), first + kShare);
-      for (std::size_t b = first; b < end; ++b) {
-        if (b + 1 < end) meeting.fetch_ahead(blocks[b + 1]);
-        met += meeting.meet(blocks[b]);
-      }
-      left[static_cast<std::size_t>(share)] = meeting.left();
-    });
-    active = joined(left);
+  for (std::int64_t slice = 0; slice < rows.rows; slice += kSliceRows) {
+    auto active = active_rows(workers, slice, std::min(rows.rows, slice + kSliceRows), total, floor, places);
+    while (!active.empty()) {
+      const Grouped grouped(active, total, places);
+      const auto& blocks = grouped.blocks();
+      constexpr std::size_t kShare = 16;  // blocks that one thread takes at once
+      std::vector<std::vector<std::int64_t>> left((blocks.size() + kShare - 1) / kShare);
+      workers.share(static_cast<std::int64_t>(left.size()), [&](std::int64_t share, int) {
+        Meeting meeting(rows, picks_x, picks, floor, places);
+        const std::size_t first = static_cast<std::size_t>(share) * kShare;
+        const std::size_t end = std::min(blocks.size(), first + kShare);
+        for (std::size_t b = first; b < end; ++b) {
+          if (b + 1 < end) meeting.fetch_ahead(blocks[b + 1]);
+          met += meeting.meet(blocks[b]);
+        }
+        left[static_cast<std::size_t>(share)] = meeting.left();
+      });
+      active = joined(left);
+    }
   }
   return met;
 }
