@@ -17,8 +17,11 @@ namespace seine {
 // Rows are unit rows (or zero). What rounding may take away, here and in the gains, is added.
 class CoverageBound {
  public:
+  // Collective. Sum of x x' over the ground rows, lower triangle.
+  static std::vector<double> moments(const Pool& ground);
+
   // Collective.
-  CoverageBound(const Pool& candidates, const Pool& ground, FixedPoint gains);
+  CoverageBound(const Pool& candidates, const Pool& ground, FixedPoint gains, std::vector<double> moments);
 
   // Collective. Bounds of the gains of the own candidates, in units of `gains`, when the own ground rows are covered so
   // far.
@@ -29,7 +32,7 @@ class CoverageBound {
 
  private:
   double sum(const std::vector<double>& values) const;
-  std::vector<double> quadratic_forms() const;
+  std::vector<double> quadratic_forms(std::vector<double> moments) const;
   std::vector<double> times_weighted_rows(const std::vector<double>& factor);
 
   const Pool& candidates_;

@@ -229,7 +229,7 @@ TEST(CoverageBound, IsAboveEveryGain) {
     const std::optional<Pool> sample = ground_of(made, pool);
     const Pool& ground = sample ? *sample : pool;
     const FixedPoint fixed = coverage_fixed_point(ground);
-    CoverageBound bound(pool, ground, fixed);
+    CoverageBound bound(pool, ground, fixed, CoverageBound::moments(ground));
     Naive naive(made, fixed);
     for (int picks = 0; picks < 4; ++picks) {
       std::vector<float> covered;
@@ -252,7 +252,8 @@ TEST(CoverageBound, IsTightWhereRowsAreEqual) {
   const Pool pool = pool_of(made, world(), *backend);
   const FixedPoint fixed = coverage_fixed_point(pool);
   const std::vector<float> nothing(static_cast<std::size_t>(pool.own()), 0.0f);
-  for (const double units : CoverageBound(pool, pool, fixed).at(nothing)) EXPECT_NEAR(units * fixed.unit(), 300, 0.01);
+  CoverageBound bound(pool, pool, fixed, CoverageBound::moments(pool));
+  for (const double units : bound.at(nothing)) EXPECT_NEAR(units * fixed.unit(), 300, 0.01);
 }
 
 }  // namespace

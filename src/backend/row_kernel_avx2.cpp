@@ -63,8 +63,12 @@ struct Double4 {
 }  // namespace
 
 const RowKernels& row_kernels_avx2() {
-  static constexpr RowKernels kKernels{"AVX2", meet<Distance2, Float8, 2, 4, float>, meet<Dot, Float8, 2, 4, float>,
-                                       meet_panels<Float8>, meet<Dot, Double4, 2, 4, float>};
+  static constexpr RowKernels kKernels{"AVX2",
+                                       meet<Distance2, Float8, 2, 4, float>,
+                                       meet<Dot, Float8, 2, 4, float>,
+                                       meet_panels<Float8, Order::canonical>,
+                                       meet_panels<Float8, Order::of_components>,
+                                       meet<Dot, Double4, 2, 4, float>};
   return kKernels;
 }
 
@@ -104,6 +108,38 @@ GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, F
   }
   const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
   return {_mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two))), adding};
+}
+
+GainSum bound_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed) {
+  const __m256d scale = _mm256_set1_pd(1 / fixed.unit()), two = _mm256_set1_pd(2), zero = _mm256_setzero_pd();
+  __m256d sum = zero;
+  std::int64_t adding = 0;
+  // Two units more than the difference rounded down: each of the two values that a gain is the difference of is
+  // rounded.
+  const auto add = [&](__m128 dot, __m128 above, std::int64_t at) {
+    const __m256d excess = _mm256_sub_pd(_mm256_cvtps_pd(dot), _mm256_cvtps_pd(above));
+    const __m256d scaled = _mm256_mul_pd(_mm256_mul_pd(_mm256_loadu_pd(rows.weight + at), excess), scale);
+    const __m256d gain = _mm256_add_pd(_mm256_floor_pd(scaled), two);
+    sum = _mm256_add_pd(sum, _mm256_and_pd(gain, _mm256_cmp_pd(excess, zero, _CMP_GT_OQ)));
+  };
+  for (std::int64_t k = 0; k < count; k += 8) {
+    const __m256 dot = _mm256_loadu_ps(dots + k), above = _mm256_loadu_ps(rows.above + k);
+    add(_mm256_castps256_ps128(dot), _mm256_castps256_ps128(above), k);
+    add(_mm256_extractf128_ps(dot, 1), _mm256_extractf128_ps(above, 1), k + 4);
+    adding += __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(dot, above, _CMP_GT_OQ))));
+  }
+  const __m128d halves = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
+  return {_mm_cvtsd_f64(_mm_add_sd(halves, _mm_unpackhi_pd(halves, halves))), adding};
+}
+
+std::int64_t find_above(const float* dots, const float* above, std::int64_t count, std::int32_t* found) {
+  std::int64_t many = 0;
+  for (std::int64_t k = 0; k < count; k += 8) {
+    const __m256 is = _mm256_cmp_ps(_mm256_loadu_ps(dots + k), _mm256_loadu_ps(above + k), _CMP_GT_OQ);
+    for (auto which = static_cast<unsigned>(_mm256_movemask_ps(is)); which != 0; which &= which - 1)
+      found[many++] = static_cast<std::int32_t>(k + __builtin_ctz(which));
+  }
+  return many;
 }
 
 namespace {

@@ -68,8 +68,11 @@ struct Double8 {
 }  // namespace
 
 const RowKernels* row_kernels_avx512() {
-  static constexpr RowKernels kKernels{"AVX-512", meet<Distance2, Float16, 4, 4, float>,
-                                       meet<Dot, Float16, 4, 4, float>, meet_panels<Float16>,
+  static constexpr RowKernels kKernels{"AVX-512",
+                                       meet<Distance2, Float16, 4, 4, float>,
+                                       meet<Dot, Float16, 4, 4, float>,
+                                       meet_panels<Float16, Order::canonical>,
+                                       meet_panels<Float16, Order::of_components>,
                                        meet<Dot, Double8, 4, 4, float>};
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") ? &kKernels : nullptr;
