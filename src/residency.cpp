@@ -9,6 +9,7 @@
 #include "seine/certificate.hpp"
 #include "seine/pick.hpp"
 #include "seine/strategy.hpp"
+#include "shadows.hpp"
 
 namespace seine {
 namespace {
@@ -25,12 +26,14 @@ std::int64_t row_state_of(const Entry& entry, const Request& request, const Pool
       return rule(RuleKind::nearest) + weights;
     case Objective::potential:
       return rule(RuleKind::race) + weights + (entry.outer ? 28 : 0);  // norms, score and filler of gradients
-    case Objective::coverage:
-      // Levels of coverage of ground rows, each in a list of its own: the one place to adjust where the engine changes.
-      return 17 +
-             183 * std::min(ground_rows_of(entry, request, shape.rows), shape.rows) /
-                 std::max<std::int64_t>(shape.rows, 1) +
-             weights;
+    case Objective::coverage: {
+      // Levels of coverage of ground rows, each in a list of its own, and shadows: the one place to adjust where the
+      // engine changes.
+      const std::int64_t ground = std::min(ground_rows_of(entry, request, shape.rows), shape.rows);
+      const std::int64_t shadow = Shadows::most(shape.dim) * static_cast<std::int64_t>(sizeof(float));
+      const std::int64_t of_ground = 183 + (ground < shape.rows ? shadow : 0);
+      return 33 + shadow + of_ground * ground / std::max<std::int64_t>(shape.rows, 1) + weights;
+    }
     case Objective::log_determinant:
       return rule(RuleKind::variance) + 16;
     default:

@@ -92,8 +92,8 @@ struct Near {
   float similarity;
 };
 
-// Short vectors whose inner product, in float32 and however it is summed, is never below the similarity of the rows
-// that they stand for: one per row of two fields. dim 0: there are none.
+// Short vectors whose inner product, in float32 and however it is summed, is never below that of the rows that
+// they stand for: one per row of two fields. dim 0: there are none.
 struct ShadowFields {
   Field ground, candidates;
 };
