@@ -222,7 +222,7 @@ class CoveringEngine {
  private:
   static constexpr std::int64_t kRowsPerDimension = 16;  // else the bound by moments costs too much of what it saves
   static constexpr std::int64_t kFewRows = 6;            // so small a part of all is not worth another bound
-  static constexpr std::int64_t kFront = 1024;
+  static constexpr std::int64_t kFront = 2048;
   static constexpr std::int64_t kBlock = 64, kLargestBlock = 512;  // candidates brought up to date together
 
   // Of a list, so that every candidate may have one.

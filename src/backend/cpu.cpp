@@ -375,7 +375,7 @@ class ScreenedTile {
                std::int64_t last)
       : ground_(ground), band_(band), weight_(weight), fixed_(fixed), first_(first) {
     const auto rows = static_cast<std::size_t>(in_panels(last - first));
-    found_.resize(rows);
+    found_.resize(rows + 8);
     rows_.resize(rows);
     dots_.resize(rows);
     near_.resize(rows);

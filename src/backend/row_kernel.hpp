@@ -64,7 +64,7 @@ struct GainSum {
 GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed, Near* near);
 // Where dots are upper bounds of similarities: one of that sum, in whole units, and how many rows may add.
 GainSum bound_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed);
-// Which dots are above; returns how many. `count` is a multiple of 8.
+// Which dots are above; returns how many. `count` is a multiple of 8, and `found` has room for eight more.
 std::int64_t find_above(const float* dots, const float* above, std::int64_t count, std::int32_t* found);
 // The same over a list, where `best` is how far each ground row is covered; weight: of each, null: 1.
 GainSum sum_listed_gains(const Near* list, std::int64_t count, const float* best, const double* weight,
