@@ -17,6 +17,10 @@ namespace seine {
 // Rows are unit rows (or zero). What rounding may take away, here and in the gains, is added.
 class CoverageBound {
  public:
+  // Whether moments cost little of what they save.
+  static bool pays(std::int64_t ground_rows, std::int64_t dim) { return ground_rows >= 16 * dim; }
+  static std::int64_t most_bytes(std::int64_t dim) { return 24 * dim * dim; }  // while it is made
+
   // Collective. Sum of x x' over the ground rows, lower triangle.
   static std::vector<double> moments(const Pool& ground);
 

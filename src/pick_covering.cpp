@@ -192,7 +192,7 @@ class CoveringEngine {
     require(ground.own() <= std::numeric_limits<std::int32_t>::max(), "a rank has less than 2^31 ground rows");
     for (const std::int64_t row : pool.columns.rows) standing_.push_back({HUGE_VAL, row, kNever, kNotListed});
     for (const Role role : pool.columns.role) open_.push_back(role == Role::candidate);
-    if (ground.rows() < kRowsPerDimension * ground.dim()) return;
+    if (!CoverageBound::pays(ground.rows(), ground.dim())) return;
     std::vector<double> moments = CoverageBound::moments(ground);
     shadows_ = Shadows::of(pool, ground, moments);
     bound_.emplace(pool, ground, fixed_, std::move(moments));
@@ -220,8 +220,7 @@ class CoveringEngine {
   }
 
  private:
-  static constexpr std::int64_t kRowsPerDimension = 16;  // else the bound by moments costs too much of what it saves
-  static constexpr std::int64_t kFewRows = 6;            // so small a part of all is not worth another bound
+  static constexpr std::int64_t kFewRows = 6;  // so small a part of all is not worth another bound
   static constexpr std::int64_t kFront = 2048;
   static constexpr std::int64_t kBlock = 64, kLargestBlock = 512;  // candidates brought up to date together
 
