@@ -25,7 +25,7 @@ FixedPoint fixed_for(std::int64_t rows, double largest) {
 // component, by N (u / 2 + 256 2^-53), and as a matrix by D times that; its Cholesky factor L by (D + 2) 2^-53 N. Hence
 // G + ridge >= the true G, with ridge = N D (u + 2^-43). The errors of |L'x|^2, x.c and |b|^2 together stay below twice
 // that, and those of A below twice that times the largest weight.
-CoverageBound::CoverageBound(const Pool& candidates, const Pool& ground, FixedPoint gains)
+CoverageBound::CoverageBound(const Pool& candidates, const Pool& ground, FixedPoint gains, std::vector<double> moments)
     : candidates_(candidates), ground_(ground), gains_(gains) {
   weight_ = ground.columns.weight.value_or(std::vector<double>(static_cast<std::size_t>(ground.own()), 1.0));
   std::vector<double> squared = weight_;
@@ -36,9 +36,16 @@ CoverageBound::CoverageBound(const Pool& candidates, const Pool& ground, FixedPo
   total_ = sum(weight_) + rows * largest_ * unit_of_one;
   norm_ = std::sqrt(sum(squared) + rows * largest_ * largest_ * unit_of_one) * (1 + 0x1p-50);
   ridge_ = rows * static_cast<double>(ground.dim()) * (unit_of_one + 0x1p-43);
-  form_ = quadratic_forms();
+  form_ = quadratic_forms(std::move(moments));
   dot_ = times_weighted_rows(weight_);
   products_ += candidates.rows() * ground.dim();
+}
+
+std::vector<double> CoverageBound::moments(const Pool& ground) {
+  const FixedPoint fixed = fixed_for(ground.rows(), kLongest2);
+  std::vector<double> moments;
+  for (const std::int64_t sum : second_moments(ground, fixed)) moments.push_back(fixed.value(sum));
+  return moments;
 }
 
 std::vector<double> CoverageBound::at(std::span<const float> coverage) {
@@ -67,12 +74,8 @@ double CoverageBound::sum(const std::vector<double>& values) const {
 }
 
 // |L'x|^2 of the own candidates, L L' = G + ridge: the rule adds squared products where its moment is -1.
-std::vector<double> CoverageBound::quadratic_forms() const {
+std::vector<double> CoverageBound::quadratic_forms(std::vector<double> moments) const {
   const std::int64_t dim = ground_.dim(), own = candidates_.own();
-  const FixedPoint fixed = fixed_for(ground_.rows(), kLongest2);
-  const std::vector<std::int64_t> sums = second_moments(ground_, fixed);
-  std::vector<double> moments(sums.size());
-  for (std::size_t i = 0; i < sums.size(); ++i) moments[i] = fixed.value(sums[i]);
   for (std::int64_t c = 0; c < dim; ++c) moments[static_cast<std::size_t>(c * dim + c)] += ridge_;
   const std::vector<double> columns = Cholesky(std::move(moments), dim).columns();
 

@@ -17,8 +17,15 @@ namespace seine {
 // Rows are unit rows (or zero). What rounding may take away, here and in the gains, is added.
 class CoverageBound {
  public:
+  // Whether moments cost little of what they save.
+  static bool pays(std::int64_t ground_rows, std::int64_t dim) { return ground_rows >= 16 * dim; }
+  static std::int64_t most_bytes(std::int64_t dim) { return 24 * dim * dim; }  // while it is made
+
+  // Collective. Sum of x x' over the ground rows, lower triangle.
+  static std::vector<double> moments(const Pool& ground);
+
   // Collective.
-  CoverageBound(const Pool& candidates, const Pool& ground, FixedPoint gains);
+  CoverageBound(const Pool& candidates, const Pool& ground, FixedPoint gains, std::vector<double> moments);
 
   // Collective. Bounds of the gains of the own candidates, in units of `gains`, when the own ground rows are covered so
   // far.
@@ -29,7 +36,7 @@ class CoverageBound {
 
  private:
   double sum(const std::vector<double>& values) const;
-  std::vector<double> quadratic_forms() const;
+  std::vector<double> quadratic_forms(std::vector<double> moments) const;
   std::vector<double> times_weighted_rows(const std::vector<double>& factor);
 
   const Pool& candidates_;

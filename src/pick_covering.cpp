@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <unordered_map>
 
@@ -7,6 +8,7 @@
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/pick.hpp"
+#include "shadows.hpp"
 
 namespace seine {
 namespace {
@@ -155,10 +157,12 @@ constexpr std::int64_t kNotListed = std::numeric_limits<std::int64_t>::max();
 
 // What is known of a candidate's gain.
 struct Standing {
-  double bound;           // the gain after known_at picks; nothing is above it later
-  std::int64_t row;       // global
-  std::int64_t known_at;  // kNever: only the bound is known
-  std::int64_t fits_at;   // after how many picks its list may be short enough; 0: it has one
+  double bound;                       // the gain after known_at picks; nothing is above it later
+  std::int64_t row;                   // global
+  std::int64_t known_at;              // kNever: only the bound is known
+  std::int64_t fits_at;               // after how many picks its list may be short enough; 0: it has one
+  std::int64_t shadowed_at = kNever;  // after how many picks its shadow was asked
+  std::int64_t near = 0;              // to how many ground rows it might have added then
 };
 
 bool behind(const Standing& a, const Standing& b) {
@@ -168,8 +172,8 @@ bool behind(const Standing& a, const Standing& b) {
 // Lazy greedy (Minoux 1978): gains are integers that only fall, so what was known of them is an upper bound, and a
 // candidate whose gain of now is the best of all bounds is the plain greedy pick. The candidates with the best bounds
 // (the front) are known to all ranks. A gain is computed
-//   for the first time   over all ground rows, when the bound by moments is not enough; the rows to which the candidate
-//                        adds are kept where they are few
+//   for the first time   over all ground rows, when neither the bound by moments nor that by shadows is enough; the
+//                        rows to which the candidate adds are kept where they are few
 //   from that list       ever after
 //   by what it lost      without a list: at the ground rows that were covered better since, for candidates of one age
 // and always as a sum of the same integers, so it does not matter how.
@@ -188,7 +192,10 @@ class CoveringEngine {
     require(ground.own() <= std::numeric_limits<std::int32_t>::max(), "a rank has less than 2^31 ground rows");
     for (const std::int64_t row : pool.columns.rows) standing_.push_back({HUGE_VAL, row, kNever, kNotListed});
     for (const Role role : pool.columns.role) open_.push_back(role == Role::candidate);
-    if (ground.rows() >= kRowsPerDimension * ground.dim()) bound_.emplace(pool, ground, fixed_);
+    if (!CoverageBound::pays(ground.rows(), ground.dim())) return;
+    std::vector<double> moments = CoverageBound::moments(ground);
+    shadows_ = Shadows::of(pool, ground, moments);
+    bound_.emplace(pool, ground, fixed_, std::move(moments));
   }
 
   Picked run() {
@@ -201,7 +208,8 @@ class CoveringEngine {
         pick();
         continue;
       }
-      if (bound_ && bounded_at_ != picks_ && front_.front().known_at == kNever) {
+      if (bound_ && bounded_at_ != picks_ && front_.front().known_at == kNever &&
+          front_.front().shadowed_at == kNever) {
         lower_bounds();
         continue;
       }
@@ -212,9 +220,9 @@ class CoveringEngine {
   }
 
  private:
-  static constexpr std::int64_t kRowsPerDimension = 16;  // else the bound by moments costs too much of what it saves
-  static constexpr std::int64_t kFront = 1024;
-  static constexpr std::int64_t kBlock = 16, kLargestBlock = 512;  // candidates brought up to date together
+  static constexpr std::int64_t kFewRows = 6;  // so small a part of all is not worth another bound
+  static constexpr std::int64_t kFront = 2048;
+  static constexpr std::int64_t kBlock = 64, kLargestBlock = 512;  // candidates brought up to date together
 
   // Of a list, so that every candidate may have one.
   std::int64_t room_of_list() const {
@@ -278,10 +286,13 @@ class CoveringEngine {
 
   // --- Gains ---
 
-  enum class Way { list, all_rows, losses };
+  enum class Way { list, all_rows, shadow, losses };
   Way way_of(const Standing& candidate) const {
     if (candidate.fits_at == 0) return Way::list;
-    return candidate.known_at == kNever || candidate.fits_at <= picks_ ? Way::all_rows : Way::losses;
+    if (candidate.known_at != kNever && candidate.fits_at > picks_) return Way::losses;
+    if (!shadows_ || candidate.shadowed_at == picks_) return Way::all_rows;
+    const bool few = candidate.shadowed_at != kNever && candidate.near <= ground_.rows() / kFewRows;
+    return few ? Way::all_rows : Way::shadow;
   }
 
   // The best of the front that are out of date and whose gains are computed in one way.
@@ -308,14 +319,14 @@ class CoveringEngine {
       case Way::all_rows:
         over_all_rows(block);
         break;
+      case Way::shadow:
+        by_shadows(block);
+        break;
       case Way::losses:
         by_losses(block);
         break;
     }
-    for (Standing& candidate : block) {
-      candidate.known_at = picks_;
-      push(candidate);
-    }
+    for (const Standing& candidate : block) push(candidate);
   }
 
   void from_lists(std::vector<Standing>& block) {
@@ -329,12 +340,15 @@ class CoveringEngine {
     ground_.backend().listed_gains(lists, coverage_.best(), weight_.data(), fixed_, lengths.data(), gains.data());
     for (std::size_t j = 0; j < block.size(); ++j) lists_.of(block[j].row).length = lengths[j];
     pool_.comm().sum(gains);
-    for (std::size_t j = 0; j < block.size(); ++j) block[j].bound = static_cast<double>(gains[j]);
+    for (std::size_t j = 0; j < block.size(); ++j) is_now(block[j], gains[j]);
   }
 
   void over_all_rows(std::vector<Standing>& block) {
     const std::size_t count = block.size();
-    const Packed packed = pool_.fetch(rows_in(block));
+    const std::vector<std::int64_t> rows = rows_in(block);
+    const Packed packed = pool_.fetch(rows);
+    const bool screened = shadows_ && most_are_far(block);
+    const Array<float> shadows = screened ? shadows_->fetch(pool_, rows) : Array<float>();
     std::vector<Near*> lists;
     for (std::size_t j = 0; j < count; ++j) lists.push_back(lists_.take());
     std::vector<std::int64_t> answers(3 * count);  // gains, lengths of the lists, on how many ranks they are too long
@@ -342,13 +356,14 @@ class CoveringEngine {
     ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
       const Band band{piece.rows, nullptr, coverage_.best() + first, nullptr, first};
       ground_.backend().first_gains(piece.x, band, weight_.empty() ? nullptr : weight_.data() + first, fixed_,
-                                    packed.vectors().x, lists, lists_.room(), gains, lengths);
+                                    packed.vectors().x, screened ? shadows_from(first, shadows) : ShadowFields{}, lists,
+                                    lists_.room(), gains, lengths);
     });
     const std::vector<std::int64_t> own_lengths(lengths, lengths + count);
     for (std::size_t j = 0; j < count; ++j) too_long[j] = lengths[j] > lists_.room();
     pool_.comm().sum(answers);
     for (std::size_t j = 0; j < count; ++j) {
-      block[j].bound = static_cast<double>(gains[j]);
+      is_now(block[j], gains[j]);
       if (too_long[j]) {
         lists_.give_back(lists[j]);
         block[j].fits_at = short_enough_at(lengths[j]);
@@ -357,7 +372,45 @@ class CoveringEngine {
         block[j].fits_at = 0;
       }
     }
-    pairs_ += ground_.rows() * packed.rows();
+    pairs_ += screened ? shadow_pairs(block) + near_rows(block) : ground_.rows() * packed.rows();
+  }
+
+  // Upper bounds only; the gains stay unknown.
+  void by_shadows(std::vector<Standing>& block) {
+    const std::size_t count = block.size();
+    const Array<float> shadows = shadows_->fetch(pool_, rows_in(block));
+    std::vector<std::int64_t> answers(2 * count);  // bounds, to how many rows each may add
+    std::int64_t *bounds = answers.data(), *near = bounds + count;
+    const Band band{ground_.own(), nullptr, coverage_.best(), nullptr, 0};
+    ground_.backend().gain_bounds(shadows_from(0, shadows), band, weight_.data(), fixed_,
+                                  static_cast<std::int64_t>(count), bounds, near);
+    pool_.comm().sum(answers);
+    for (std::size_t j = 0; j < count; ++j) {
+      block[j].bound = std::min(block[j].bound, static_cast<double>(bounds[j]));
+      block[j].shadowed_at = picks_;
+      block[j].near = near[j];
+    }
+    pairs_ += shadow_pairs(block);
+  }
+
+  ShadowFields shadows_from(std::int64_t first, const Array<float>& candidates) const {
+    return {shadows_->ground().from(first), {candidates.data(), Element::f32, shadows_->dim()}};
+  }
+  static std::int64_t near_rows(const std::vector<Standing>& block) {
+    return std::accumulate(block.begin(), block.end(), std::int64_t{0},
+                           [](std::int64_t sum, const Standing& candidate) { return sum + candidate.near; });
+  }
+  // Enough to pay for looking which.
+  bool most_are_far(const std::vector<Standing>& block) const {
+    return 2 * near_rows(block) <= ground_.rows() * static_cast<std::int64_t>(block.size());
+  }
+  std::int64_t shadow_pairs(const std::vector<Standing>& block) const {  // in products of whole rows
+    return ground_.rows() * static_cast<std::int64_t>(block.size()) * shadows_->dim() / ground_.dim();
+  }
+
+  void is_now(Standing& candidate, std::int64_t gain) const {
+    candidate.bound = static_cast<double>(gain);
+    candidate.known_at = picks_;
   }
 
   // The share of rows to which a candidate adds falls as 1 / (1 + picks), or faster: it is better than all picks there.
@@ -371,7 +424,8 @@ class CoveringEngine {
     std::vector<std::int64_t> losses(block.size() + 1);
     losses.back() = coverage_.losses_since(block.front().known_at, packed, weight_, fixed_, losses.data());
     pool_.comm().sum(losses);
-    for (std::size_t j = 0; j < block.size(); ++j) block[j].bound -= static_cast<double>(losses[j]);
+    for (std::size_t j = 0; j < block.size(); ++j)
+      is_now(block[j], static_cast<std::int64_t>(block[j].bound) - losses[j]);
     pairs_ += losses.back() * packed.rows();
   }
 
@@ -408,6 +462,7 @@ class CoveringEngine {
   NearLists lists_;
   std::int64_t room_of_all_;            // of a list, on all ranks together
   std::optional<CoverageBound> bound_;  // absent: not worth it
+  std::optional<Shadows> shadows_;      // likewise
   std::int64_t bounded_at_ = kNever;
   std::vector<Standing> standing_;  // of the own rows, except of those in the front
   std::vector<std::uint8_t> open_;  // candidates that were not picked

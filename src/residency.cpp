@@ -6,9 +6,11 @@
 #include <cmath>
 #include <fstream>
 
+#include "coverage_bound.hpp"
 #include "seine/certificate.hpp"
 #include "seine/pick.hpp"
 #include "seine/strategy.hpp"
+#include "shadows.hpp"
 
 namespace seine {
 namespace {
@@ -25,12 +27,15 @@ std::int64_t row_state_of(const Entry& entry, const Request& request, const Pool
       return rule(RuleKind::nearest) + weights;
     case Objective::potential:
       return rule(RuleKind::race) + weights + (entry.outer ? 28 : 0);  // norms, score and filler of gradients
-    case Objective::coverage:
-      // Levels of coverage of ground rows, each in a list of its own: the one place to adjust where the engine changes.
-      return 17 +
-             183 * std::min(ground_rows_of(entry, request, shape.rows), shape.rows) /
-                 std::max<std::int64_t>(shape.rows, 1) +
-             weights;
+    case Objective::coverage: {
+      // Levels of coverage of ground rows, each in a list of its own, and shadows: the one place to adjust where the
+      // engine changes.
+      const std::int64_t ground = std::min(ground_rows_of(entry, request, shape.rows), shape.rows);
+      const bool shadowed = CoverageBound::pays(ground, shape.dim);
+      const std::int64_t shadow = shadowed ? Shadows::most(shape.dim) * static_cast<std::int64_t>(sizeof(float)) : 0;
+      const std::int64_t of_ground = 183 + (ground < shape.rows ? shadow : 0);
+      return 33 + shadow + of_ground * ground / std::max<std::int64_t>(shape.rows, 1) + weights;
+    }
     case Objective::log_determinant:
       return rule(RuleKind::variance) + 16;
     default:
@@ -42,6 +47,10 @@ std::int64_t row_state_of(const Entry& entry, const Request& request, const Pool
 std::int64_t fixed_state_of(const Entry& entry, const Request& request, const PoolShape& shape) {
   const std::int64_t picks = std::min(request.batch, shape.rows);
   if (entry.objective == Objective::log_determinant) return picks * shape.dim * 8 + 32 * shape.dim * shape.dim;
+  if (entry.objective == Objective::coverage) {
+    const std::int64_t ground = std::min(ground_rows_of(entry, request, shape.rows), shape.rows);
+    return CoverageBound::pays(ground, shape.dim) ? CoverageBound::most_bytes(shape.dim) : 0;
+  }
   if (entry.objective != Objective::radius) return 0;
   const std::int64_t compared = std::min(picks, kComparedPicks);
   return std::min<std::int64_t>(compared * compared * 4, shape.rows * shape.dim / 2);

@@ -1,6 +1,8 @@
 #include "symmetric.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "backend/row_kernel.hpp"
 #include "seine/error.hpp"
@@ -64,6 +66,55 @@ std::vector<double> gram_of_lower(const std::vector<double>& lower, std::int64_t
     }
   }
   return gram;
+}
+
+namespace {
+
+// Takes from row `at` what lies along those before it, and divides it by its length.
+void make_orthonormal(std::vector<double>& rows, std::int64_t at, std::int64_t dim) {
+  double* row = rows.data() + at * dim;
+  const double before = wide_dot(row, row, dim);
+  for (int twice = 0; twice < 2; ++twice)  // once leaves what rounding took
+    for (std::int64_t other = 0; other < at; ++other) {
+      const double* direction = rows.data() + other * dim;
+      const double along = wide_dot(row, direction, dim);
+      for (std::int64_t c = 0; c < dim; ++c) row[c] = fma(-along, direction[c], row[c]);
+    }
+  const double left = wide_dot(row, row, dim);
+  const double factor = left > 1e-16 * before ? 1 / std::sqrt(left) : 0;
+  for (std::int64_t c = 0; c < dim; ++c) row[c] *= factor;
+}
+
+}  // namespace
+
+Directions leading_directions(const std::vector<double>& lower, std::int64_t dim, std::int64_t count) {
+  constexpr int kIterations = 8;
+  std::vector<double> matrix = lower;
+  for (std::int64_t r = 0; r < dim; ++r)
+    for (std::int64_t c = 0; c < r; ++c)
+      matrix[static_cast<std::size_t>(c * dim + r)] = matrix[static_cast<std::size_t>(r * dim + c)];
+  // Starts with the axes along which it is largest.
+  std::vector<std::int64_t> axes(static_cast<std::size_t>(dim));
+  std::iota(axes.begin(), axes.end(), 0);
+  const auto diagonal = [&](std::int64_t c) { return matrix[static_cast<std::size_t>(c * dim + c)]; };
+  std::stable_sort(axes.begin(), axes.end(), [&](std::int64_t a, std::int64_t b) { return diagonal(a) > diagonal(b); });
+  Directions found{std::vector<double>(static_cast<std::size_t>(count * dim)),
+                   std::vector<double>(static_cast<std::size_t>(count))};
+  for (std::int64_t k = 0; k < count; ++k)
+    found.vectors[static_cast<std::size_t>(k * dim + axes[static_cast<std::size_t>(k)])] = 1;
+  std::vector<double> image(found.vectors.size());
+  for (int i = 0; i <= kIterations; ++i) {
+    for (std::int64_t k = 0; k < count; ++k) {
+      const double* direction = found.vectors.data() + k * dim;
+      for (std::int64_t r = 0; r < dim; ++r)
+        image[static_cast<std::size_t>(k * dim + r)] = wide_dot(matrix.data() + r * dim, direction, dim);
+      found.moment[static_cast<std::size_t>(k)] = wide_dot(direction, image.data() + k * dim, dim);
+    }
+    if (i == kIterations) break;
+    found.vectors = image;
+    for (std::int64_t k = 0; k < count; ++k) make_orthonormal(found.vectors, k, dim);
+  }
+  return found;
 }
 
 Precision::Precision(std::int64_t dim, std::vector<double> start) : dim_(dim), matrix_(std::move(start)) {

@@ -24,6 +24,15 @@ class Cholesky {
 // A^T A of a lower triangular [dim, dim] matrix.
 std::vector<double> gram_of_lower(const std::vector<double>& lower, std::int64_t dim);
 
+// Orthonormal directions in which a positive semidefinite [dim, dim] matrix, given by its lower triangle, is large:
+// nearly its leading eigenvectors, by orthogonal iteration, and v' A v of each. A direction that is left without length
+// is zero.
+struct Directions {
+  std::vector<double> vectors;  // [count, dim]
+  std::vector<double> moment;
+};
+Directions leading_directions(const std::vector<double>& lower, std::int64_t dim, std::int64_t count);
+
 // P = (I + sum x x^T / noise)^-1, kept up to date pick by pick (Sherman and Morrison 1950).
 class Precision {
  public:

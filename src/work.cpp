@@ -56,7 +56,7 @@ Work work_of_coverage(const PoolShape& pool, std::int64_t rows, const Request& r
   const auto ground = static_cast<double>(ground_rows_of(entry, request, pool.rows));
   Work work;
   work.meeting = Meeting::similarity;
-  work.pairs = Range{1, 2, 4} * (ground * static_cast<double>(rows));
+  work.pairs = Range{0.5, 1.5, 4} * (ground * static_cast<double>(rows));
   const double blocks = static_cast<double>(rows) / 1024;  // of first gains; then a few per pick
   const double picks = picks_of(rows, request);
   work.rounds = {blocks + picks, blocks + 5 * picks, blocks + 20 * picks};

@@ -666,8 +666,8 @@ class CudaBackend final : public Backend {
   }
 
   void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                   const Field& candidates, std::span<Near* const> lists, std::int64_t room, std::int64_t* gains,
-                   std::int64_t* near) override {
+                   const Field& candidates, const ShadowFields&, std::span<Near* const> lists, std::int64_t room,
+                   std::int64_t* gains, std::int64_t* near) override {
     const auto count = static_cast<std::int64_t>(lists.size());
     if (count == 0) return;
     const Array<Near*> places(*this, lists);
