@@ -97,16 +97,17 @@ class Planner {
     const MemoryNeed need = memory_need(pool_, own_rows_, wanted_);
     const std::int64_t process = process_bytes(ranks_, plan_.threads), in_use = process + 2 * own_rows_;
     plan_.resident_bytes = process + std::max(need.opening, need.most());
-    plan_.least_bytes = process + std::max(need.opening, need.vectors > 0 ? need.least() + 2 * own_rows_ : need.most());
+    plan_.least_bytes = in_use + std::max(need.opening, need.least());
     plan_.memory_bytes = plan_.resident_bytes + lists(2.0 * static_cast<double>(need.vectors));  // as much again
     if (!request_.pool.memory_gib) return;
     const double given = *request_.pool.memory_gib * kGiB;
-    room_ = room_for_vectors(need, given, static_cast<double>(in_use));
-    plan_.resident = need.vectors == 0 || room_ >= static_cast<double>(need.vectors);
-    plan_.memory_bytes = plan_.resident_bytes + lists(room_ - static_cast<double>(need.vectors));
+    const double left = given - static_cast<double>(in_use);
+    plan_.resident = fits(need, left);
+    room_ = left - static_cast<double>(plan_.resident ? need.most() : need.streamed());
+    plan_.memory_bytes = plan_.resident_bytes + lists(room_);
     if (!plan_.resident)
       plan_.memory_bytes =
-          process + std::max(need.opening, need.least() + streaming_bytes(format_, own_rows_, room_)) + lists(room_);
+          process + std::max(need.opening, need.streamed() + streaming_bytes(format_, own_rows_, room_)) + lists(room_);
     plan_.possible = static_cast<double>(plan_.least_bytes) <= given;
     if (!plan_.possible)
       plan_.obstacle = fmt::format(
@@ -131,7 +132,7 @@ class Planner {
     for (int ranks = 2 * ranks_; ranks <= kMostRanks && ranks <= pool_.rows; ranks *= 2) {
       const std::int64_t own = Ownership::largest_share(pool_.rows, ranks);
       const MemoryNeed need = memory_need(pool_, own, wanted_);
-      const auto least = process_bytes(ranks, plan_.threads) + std::max(need.opening, need.least() + 2 * own);
+      const auto least = process_bytes(ranks, plan_.threads) + 2 * own + std::max(need.opening, need.least());
       if (static_cast<double>(least) <= given) return fmt::format("--ranks {} or {}", ranks, memory);
     }
     return memory;

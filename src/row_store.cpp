@@ -250,6 +250,7 @@ void RowStore::visit(std::span<const std::int64_t> positions, std::span<const do
   Streamed& streamed = *streamed_;
   streamed.make_shelf();
   std::vector<std::int64_t> missing;
+  missing.reserve(positions.size());
   for (const std::int64_t position : positions)
     if (streamed.slot_of[static_cast<std::size_t>(position)] == Streamed::kNoSlot) missing.push_back(position);
   if (missing.size() < positions.size())
@@ -347,10 +348,16 @@ void RowStore::make_unit() {
   *this = RowStore(*backend_, format_, std::move(stream));
 }
 
-std::optional<RowStore::Stream> RowStore::stream_of(std::vector<std::int64_t> rows,
-                                                    std::vector<std::int32_t> labels) const {
+std::optional<RowStore::Stream> RowStore::stream_of(std::vector<std::int64_t> rows, std::vector<std::int32_t> labels,
+                                                    std::shared_ptr<const RowSource> source) const {
   if (resident()) return std::nullopt;
-  return Stream{streamed_->stream.source, std::move(rows), std::move(labels), streamed_->stream.room};
+  if (!source) source = streamed_->stream.source;
+  return Stream{std::move(source), std::move(rows), std::move(labels), streamed_->stream.room};
+}
+
+std::shared_ptr<const RowSource> RowStore::source_among(std::span<const std::int64_t> rows,
+                                                        std::span<const std::int32_t> labels) const {
+  return resident() ? nullptr : streamed_->stream.source->among(rows, labels);
 }
 
 }  // namespace seine
