@@ -72,8 +72,8 @@ class SpilledSource final : public RowSource {
       if (is_there)
         read_places(std::span(places).subspan(begin, end - begin), to_x, to_a);
       else
-        others_->read(rows.subspan(begin, end - begin),
-                      labels.empty() ? labels : labels.subspan(begin, end - begin), to_x, to_a);
+        others_->read(rows.subspan(begin, end - begin), labels.empty() ? labels : labels.subspan(begin, end - begin),
+                      to_x, to_a);
     }
     if (unit_) make_unit_rows(x, rows.size(), format.dim);
   }

@@ -19,7 +19,8 @@ std::shared_ptr<const RowSource> file_rows(const PoolFiles& files, const RowForm
 class SpilledRows {
  public:
   // Error 73 where no such file can be had.
-  SpilledRows(const RowFormat& format, std::int64_t rows) : format_(format), rows_(rows), file_(rows * format.row_bytes()) {}
+  SpilledRows(const RowFormat& format, std::int64_t rows)
+      : format_(format), rows_(rows), file_(rows * format.row_bytes()) {}
 
   void write(std::int64_t place, std::int64_t count, const std::byte* x, const float* a) const;
   void read(std::int64_t place, std::int64_t count, std::byte* x, float* a) const;

@@ -219,11 +219,11 @@ void PoolFiles::Impl::settle_needs(std::size_t file, const Needs& needs) {
   if (is_needed(Dataset::probabilities, needs) && !probabilities.present)
     throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing, and so is \"{}\"", paths[file],
                                             names.probabilities, names.logits));
-  if (needs.passes && probabilities.passes < 2)
+  if (needs.passes && probabilities.passes < kFewestPasses)
     throw Error(
         Exit::bad_data,
-        fmt::format("{}: dataset \"{}\": expected passes, [N,T,C] with T >= 2, found {}", paths[file],
-                    name(file, Dataset::probabilities),
+        fmt::format("{}: dataset \"{}\": expected passes, [N,T,C] with T >= {}, found {}", paths[file],
+                    name(file, Dataset::probabilities), kFewestPasses,
                     probabilities.passes == 0 ? fmt::format("[N,C] = [{},{}]", probabilities.rows, probabilities.width)
                                               : fmt::format("[{},1,{}]", probabilities.rows, probabilities.width)));
 }
@@ -314,7 +314,8 @@ hid_t PoolFiles::Impl::dataset(std::size_t file, Dataset which) const {
     // What is read whole is kept here, in rows; the library only has to find one chunk that is stored as it is worth
     // reading whole. Texts stay with the library.
     std::optional<std::size_t> cache_bytes;
-    if (column.kind != Kind::text) cache_bytes = column.narrow_chunks ? static_cast<std::size_t>(column.chunk_bytes) : 0;
+    if (column.kind != Kind::text)
+      cache_bytes = column.narrow_chunks ? static_cast<std::size_t>(column.chunk_bytes) : 0;
     id = h5::open_dataset(open.front().file.get(), name(file, which), paths[file], cache_bytes);
   }
   return id.get();
@@ -686,9 +687,8 @@ std::int64_t PoolFiles::first_row_of(std::size_t file) const {
 }
 
 bool PoolFiles::reads_rows_alone(Dataset dataset) const {
-  return std::all_of(impl_->headers.begin(), impl_->headers.end(), [&](const FileHeader& header) {
-    return header.rows == 0 || header.column(dataset).offset >= 0;
-  });
+  return std::all_of(impl_->headers.begin(), impl_->headers.end(),
+                     [&](const FileHeader& header) { return header.rows == 0 || header.column(dataset).offset >= 0; });
 }
 
 void PoolFiles::keep_chunks(std::int64_t bytes) const {

@@ -143,8 +143,8 @@ std::int64_t fewest_streamed(const RowFormat& format) {
 
 MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Wanted& wanted) {
   const std::int64_t row_bytes = stored_row_bytes(row_format(shape, wanted));
-  const std::int64_t rows_of_round = std::min(RowStore::kRowsAtOnce, 2 * wanted.batch + 32);
-  const std::int64_t round = std::min(rows_of_round, RowStore::kFewestRows) * (row_bytes + 64);
+  const std::int64_t fetched = rows_of_round(wanted.batch);
+  const std::int64_t round = std::min(fetched, RowStore::kFewestRows) * (row_bytes + 64);
   constexpr std::int64_t kDraws = 30;  // of a row, while random batches are drawn
   const std::int64_t columns = column_bytes(wanted);
   const std::int64_t copied = own_share(wanted.copied_rows, own_rows, shape);
@@ -158,16 +158,13 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   need.loading = own_rows * columns + blocks_of_threads(shape, wanted) + shape.chunks.least();
   // Ids of the picks are read in the end; scores of single rows where only the best were wanted; rows of other ranks.
   const std::int64_t chunks = wanted.best > 0 || wanted.regrouped ? shape.chunks.least() : shape.id_chunks.least();
-  need.selecting =
-      own_rows * columns + std::max(selecting, certifying) + wanted.threads * kOfThread + chunks;
+  need.selecting = own_rows * columns + std::max(selecting, certifying) + wanted.threads * kOfThread + chunks;
   if (wanted.batch == 0) need.selecting += kUnmeasured;
   // Rows that are chosen are in memory twice for a moment.
-  need.vectors =
-      static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
-      (copied + 2 * sampled + 5 * std::max<std::int64_t>(rows_of_round - RowStore::kFewestRows, 0)) * row_bytes;
+  need.vectors = static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
+                 (copied + 2 * sampled + 5 * std::max<std::int64_t>(fetched - RowStore::kFewestRows, 0)) * row_bytes;
   if (!wanted.embeddings) need.vectors = 0;
-  if (need.vectors > 0)
-    need.streaming = own_rows * RowStore::kBytesPerRow + fewest_streamed(row_format(shape, wanted));
+  if (need.vectors > 0) need.streaming = own_rows * RowStore::kBytesPerRow + fewest_streamed(row_format(shape, wanted));
   return need;
 }
 

@@ -39,8 +39,7 @@ Input read_input(const Request& request, const Entry& entry, const Comm& comm, B
   const PoolShape& shape = opened.files.shape();
   Wanted wanted = wanted_by(request, entry, shape);
   std::optional<OpenedPool> labelled;
-  if (reads_labelled_pool(request, entry))
-    labelled.emplace(open_labelled_pool(comm, request.pool, entry.needs, shape));
+  if (reads_labelled_pool(request, entry)) labelled.emplace(open_labelled_pool(comm, request.pool, entry.needs, shape));
   MemoryNeed need = memory_need(shape, opened.own.own(), wanted);
   if (labelled) need = with_labelled_pool(need, labelled->files.shape(), labelled->own.own(), wanted);
   const Memory memory = memory_for(comm, need, request.pool);
@@ -95,6 +94,11 @@ void check_request(const Request& request) {
     throw usage(fmt::format("--score-power: expected a number >= 0, found {}", request.score_power));
   if (request.score_power > 0 && !entry.weights)
     throw usage(fmt::format("--score-power: strategy {} takes no weights", entry.name));
+}
+
+void check_output_of(const Request& request) {
+  refuse_to_overwrite(request.out, input_paths(request.pool));
+  check_output(request.out);
 }
 
 Batch select(const Request& request, const Comm& comm, Backend& backend, const Console& console) {
@@ -172,9 +176,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 Batch select_and_write(const Request& request, const Comm& comm, Backend& backend, const Console& console) {
   check_request(request);
   comm.agree([&] {
-    if (!comm.is_root()) return;
-    refuse_to_overwrite(request.out, input_paths(request.pool));
-    check_output(request.out);
+    if (comm.is_root()) check_output_of(request);
   });
   Batch batch = select(request, comm, backend, console);
   Stopwatch watch;

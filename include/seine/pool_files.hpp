@@ -26,8 +26,9 @@ enum class Dataset { embeddings, probabilities, ids, labels, classes, costs, gro
 struct Needs {
   bool embeddings = false;
   bool probabilities = false;  // or logits
-  bool passes = false;         // probabilities [N,T,C] with T >= 2
+  bool passes = false;         // probabilities [N,T,C] with T >= kFewestPasses
 };
+inline constexpr std::int64_t kFewestPasses = 2;
 
 // What chunks that can only be read whole take while rows of them are read: one at a time is inflated, whatever the
 // number of threads, and rows of it are kept.

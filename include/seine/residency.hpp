@@ -42,6 +42,11 @@ Wanted outside_of(Wanted wanted);
 
 RowFormat row_format(const PoolShape& shape, const Wanted& wanted);
 
+// Rows that a round of a batch fetches, where memory does not say fewer.
+inline std::int64_t rows_of_round(std::int64_t batch) {
+  return std::min(RowStore::kRowsAtOnce, 2 * batch + RowStore::kFewestRows / 2);
+}
+
 // How much a thread reads, checks, hashes and scores together, in whole tiles; and what a row is of that.
 inline constexpr std::int64_t kBlockBytes = 1 << 20;
 std::int64_t bytes_of_row_read(const PoolShape& shape, const Wanted& wanted);

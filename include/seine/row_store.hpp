@@ -103,8 +103,8 @@ class RowStore {
   static std::int64_t piece_bytes(std::int64_t room);  // read, copied and worked on together
   static std::int64_t kept_bytes(const RowFormat& format) { return format.row_bytes() + 32; }  // of a row that stays
   static std::int64_t rows_that_fit(const RowFormat& format, std::int64_t room);               // and stay
-  // Beside them, of every row: its number and its slot; its key, and twice its position where it is wanted.
-  static constexpr std::int64_t kBytesPerRow = 8 + 4 + 8 + 2 * 8;
+  // Beside them, of every row: its number and its slot; its key, and its position where it is wanted.
+  static constexpr std::int64_t kBytesPerRow = 8 + 4 + 8 + 8;
   // What comes and goes: the piece that is worked on, the next one and the one after it.
   static constexpr std::int64_t kPieces = 3;
 
