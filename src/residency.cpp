@@ -28,7 +28,7 @@ std::int64_t row_state_of(const Entry& entry, const Request& request, const Pool
     case Objective::radius:
       return rule(RuleKind::nearest) + weights;
     case Objective::potential:
-      return rule(RuleKind::race) + weights + (entry.outer ? 28 : 0);  // norms, score and filler of gradients
+      return rule(RuleKind::race) + weights + 2 + (entry.outer ? 30 : 0);  // norms, score and filler of gradients
     case Objective::coverage:
       // Levels of coverage of ground rows, each in a list of its own: the one place to adjust where the engine changes.
       return 17 +
@@ -46,6 +46,9 @@ std::int64_t row_state_of(const Entry& entry, const Request& request, const Pool
 std::int64_t fixed_state_of(const Entry& entry, const Request& request, const PoolShape& shape) {
   const std::int64_t picks = std::min(request.batch, shape.rows);
   if (entry.objective == Objective::log_determinant) return picks * shape.dim * 8 + 32 * shape.dim * shape.dim;
+  // Candidates that are brought up to date together, at most, and as they come from all ranks.
+  constexpr std::int64_t kCandidates = 512, kTimes = 3;
+  if (entry.objective == Objective::coverage) return kTimes * std::min(kCandidates, shape.rows) * shape.dim * 4;
   if (entry.objective != Objective::radius) return 0;
   const std::int64_t compared = std::min(picks, kComparedPicks);
   return std::min<std::int64_t>(compared * compared * 4, shape.rows * shape.dim / 2);
@@ -154,7 +157,7 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   const std::int64_t certifying = own_rows * kDraws + copied * columns + 4 * round;
   MemoryNeed need;
   constexpr std::int64_t kHashedAtOnce = 1 << 24;
-  need.opening = own_rows + (shape.ids ? std::min(own_rows, kHashedAtOnce) * 46 : 0);
+  need.opening = own_rows + (shape.ids ? std::min(own_rows, kHashedAtOnce) * 46 : 0) + shape.id_chunks.least();
   need.loading = own_rows * columns + blocks_of_threads(shape, wanted) + shape.chunks.least();
   // Ids of the picks are read in the end; scores of single rows where only the best were wanted; rows of other ranks.
   const std::int64_t chunks = wanted.best > 0 || wanted.regrouped ? shape.chunks.least() : shape.id_chunks.least();
@@ -171,9 +174,7 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
 MemoryNeed with_labelled_pool(MemoryNeed need, const PoolShape& labelled, std::int64_t own_rows, const Wanted& wanted) {
   const Wanted outside = outside_of(wanted);
   const std::int64_t columns = own_rows * column_bytes(outside);
-  // The pool is known when these rows are read.
-  need.loading = std::max(need.loading + columns, need.loading - blocks_of_threads(labelled, wanted) + columns +
-                                                      blocks_of_threads(labelled, outside) + labelled.chunks.least());
+  need.loading += columns + labelled.chunks.least();
   need.selecting += columns;
   if (need.vectors == 0) return need;
   const RowFormat format = row_format(labelled, outside);

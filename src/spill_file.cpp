@@ -30,7 +30,7 @@ std::string folder_for_spills() {
 
 SpillFile::SpillFile(std::int64_t bytes) : folder_(folder_for_spills()) {
   const auto refuse = [&](const std::string& why) {
-    if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+    if (descriptor_ >= 0) ::close(descriptor_);
     throw Error(Exit::cannot_create, fmt::format("{}: no temporary file of {} bytes: {}", folder_, bytes, why));
   };
   struct statfs system {};

@@ -5,18 +5,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <utility>
 
 namespace seine {
 
-// Owns a descriptor. Move-only. Threads may write and read at once, different bytes.
+// Owns a descriptor. Threads may write and read at once, different bytes.
 class SpillFile {
  public:
   // Of so many bytes, in $TMPDIR or /tmp. Error 73 where that is no disk, or one without room for them.
   explicit SpillFile(std::int64_t bytes);
-  SpillFile(SpillFile&& other) noexcept
-      : folder_(std::move(other.folder_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
-  SpillFile& operator=(SpillFile&&) = delete;
+  SpillFile(const SpillFile&) = delete;
+  SpillFile& operator=(const SpillFile&) = delete;
   ~SpillFile();
 
   // Error 74.
