@@ -101,6 +101,10 @@ Reason last_reason() {
   return reason;
 }
 
+void release_memory() {
+  H5garbage_collect();
+}
+
 Id open_file(const std::string& path) {
   quieten();
   add_lzf();
@@ -126,7 +130,8 @@ bool exists(hid_t parent, const std::string& name) {
   return H5Lexists(parent, name.c_str(), H5P_DEFAULT) > 0 && H5Oexists_by_name(parent, name.c_str(), H5P_DEFAULT) > 0;
 }
 
-Id open_dataset(hid_t parent, const std::string& name, const std::string& path, std::size_t cache_bytes) {
+Id open_dataset(hid_t parent, const std::string& name, const std::string& path,
+                std::optional<std::size_t> cache_bytes) {
   if (!exists(parent, name)) throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing", path, name));
   const auto fail = [&](const std::string& found) {
     throw Error(Exit::bad_data, fmt::format("{}: \"{}\": expected a dataset, found {}", path, name, found));
@@ -136,7 +141,7 @@ Id open_dataset(hid_t parent, const std::string& name, const std::string& path, 
   if (H5Iget_type(object.get()) != H5I_DATASET) fail("a group or a type");
   const Id access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
   constexpr std::size_t slots = 10007;  // a prime well above the number of chunks that a cache holds
-  if (cache_bytes > 0) H5Pset_chunk_cache(access.get(), slots, cache_bytes, H5D_CHUNK_CACHE_W0_DEFAULT);
+  if (cache_bytes) H5Pset_chunk_cache(access.get(), slots, *cache_bytes, H5D_CHUNK_CACHE_W0_DEFAULT);
   Id dataset(H5Dopen2(parent, name.c_str(), access.get()), H5Dclose);
   if (!dataset) fail(last_reason().text);
   return dataset;

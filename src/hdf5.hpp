@@ -54,6 +54,9 @@ struct Reason {
 };
 Reason last_reason();
 
+// Of what is freed the library keeps some for later; this gives it back.
+void release_memory();
+
 // --- reading ---
 
 // Read-only. Errors: 66 not there or not readable, 65 not HDF5 or damaged, 74 the disk fails.
@@ -61,8 +64,9 @@ Id open_file(const std::string& path);
 // Whether `name` (a path of groups is fine) leads to something in `parent`.
 bool exists(hid_t parent, const std::string& name);
 // `path` is for messages only, here and below. Errors: 65 missing, not a dataset, damaged.
-// cache_bytes: of the chunk cache; 0: the library's default.
-Id open_dataset(hid_t parent, const std::string& name, const std::string& path, std::size_t cache_bytes = 0);
+// cache_bytes: of the library's chunk cache; absent: its default, 1 MiB.
+Id open_dataset(hid_t parent, const std::string& name, const std::string& path,
+                std::optional<std::size_t> cache_bytes = {});
 std::vector<hsize_t> shape_of(hid_t dataset);
 // Rows [first, first + count) of the first dimension into `out`, converted to `memory_type`. Error 65 for damaged data,
 // 66 for a missing file behind it, 74 where the disk fails.

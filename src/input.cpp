@@ -11,10 +11,8 @@
 namespace seine {
 namespace {
 
-// Collective. Nothing is known of the ids.
-OpenedPool open_files(const Comm& comm, const std::vector<std::string>& paths, const DatasetNames& names,
-                      const Needs& needs, Role role) {
-  PoolFiles files(comm, paths, names, needs);
+// Nothing is known of the ids.
+OpenedPool opened(const Comm& comm, PoolFiles files, Role role) {
   const Ownership own(files.shape().rows, comm);
   return {std::move(files), own, std::vector<Role>(static_cast<std::size_t>(own.own()), role)};
 }
@@ -29,7 +27,7 @@ void check_width(const std::string& path, std::string_view what, std::int64_t ex
 
 OpenedPool open_candidates(const Comm& comm, const std::vector<std::string>& paths, const DatasetNames& names,
                            const Needs& needs) {
-  OpenedPool pool = open_files(comm, paths, names, needs, Role::candidate);
+  OpenedPool pool = opened(comm, PoolFiles(comm, paths, names, needs), Role::candidate);
   check_ids_unique(comm, pool.files, pool.own);
   return pool;
 }
@@ -40,16 +38,20 @@ OpenedPool open_pool(const Comm& comm, const PoolRequest& request, const Needs& 
   return pool;
 }
 
-OpenedPool open_labelled_pool(const Comm& comm, const PoolRequest& request, Needs needs, const PoolShape& pool) {
+PoolFiles labelled_pool_files(const Comm& comm, const PoolRequest& request, Needs needs, const PoolShape& pool) {
   needs.passes = false;
-  OpenedPool labelled = open_files(comm, pool_paths(comm, request.labelled_pool), request.names, needs, Role::labelled);
+  PoolFiles labelled(comm, pool_paths(comm, request.labelled_pool), request.names, needs);
   comm.agree([&] {
-    const PoolShape& shape = labelled.files.shape();
-    const std::string& path = labelled.files.paths().front();
+    const PoolShape& shape = labelled.shape();
+    const std::string& path = labelled.paths().front();
     if (needs.embeddings) check_width(path, "columns of embeddings", pool.dim, shape.dim);
     if (needs.probabilities) check_width(path, "classes", pool.classes, shape.classes);
   });
   return labelled;
+}
+
+OpenedPool open_labelled_pool(const Comm& comm, const PoolRequest& request, const Needs& needs, const PoolShape& pool) {
+  return opened(comm, labelled_pool_files(comm, request, needs, pool), Role::labelled);
 }
 
 }  // namespace seine

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <exception>
 #include <memory>
@@ -17,6 +16,7 @@
 #include "fingerprint.hpp"
 #include "scorer.hpp"
 #include "seine/error.hpp"
+#include "seine/stopwatch.hpp"
 
 namespace seine {
 namespace {
@@ -28,32 +28,6 @@ struct Fields {
   std::vector<float> score;
   std::optional<std::vector<std::int32_t>> label;  // of residuals that are read again
 };
-
-// What the memory has room for beside what must be in it, and whether the vectors are part of that.
-struct Memory {
-  std::int64_t room;
-  bool streams;
-};
-
-// Collective; all ranks stream, or none.
-Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request) {
-  constexpr std::int64_t kUnknown = std::int64_t{1} << 30;
-  if (request.stream_room) return {*request.stream_room, true};
-  const double memory = request.memory_gib ? *request.memory_gib * (1 << 30) : HUGE_VAL;
-  const double own_room = room_for_vectors(need, memory, static_cast<double>(resident_bytes()));
-  const double room = -comm.max(-own_room);
-  const double vectors = comm.max(static_cast<double>(need.vectors));
-  comm.agree([&] {
-    if (own_room >= 0) return;
-    throw Error(Exit::system,
-                fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
-                            "{:.3f}: use more ranks or more memory",
-                            std::ceil((memory - own_room) / (1 << 30) * 1000) / 1000, *request.memory_gib));
-  });
-  if (std::isinf(room)) return {kUnknown, false};
-  const double left = vectors <= room ? room - vectors : room;
-  return {static_cast<std::int64_t>(std::clamp(left, 0.0, 0x1p62)), vectors > 0 && vectors > room};
-}
 
 // Consecutive own rows, whole tiles; `at` is the position of the first among the own rows.
 struct Block {
@@ -73,8 +47,8 @@ std::vector<Block> blocks_of(const Ownership& own, std::int64_t row_bytes, std::
   return blocks;
 }
 
-// Where the vectors of a block go: into the fields, or, where these are not host memory, to be copied there; null where
-// they are only checked and hashed.
+// Where the vectors of a block go: into the fields, or where they are copied from, to the device or a temporary file;
+// null where they are only checked and hashed.
 struct Target {
   std::byte* x = nullptr;
   float* a = nullptr;
@@ -191,39 +165,35 @@ class Reader {
 
 class Loading {
  public:
-  // room: for vectors that do not fit, which are only checked and hashed; absent: they fit.
-  Loading(Backend& backend, const OpenedPool& opened, const Wanted& wanted, std::optional<std::int64_t> room,
+  // streams: vectors do not stay; they are checked, hashed, and written to `spilled` where there is one.
+  Loading(Backend& backend, const OpenedPool& opened, const Wanted& wanted, bool streams, const SpilledRows* spilled,
           const Console* console)
       : backend_(backend),
         opened_(opened),
         shape_(opened.files.shape()),
         wanted_(wanted),
         format_(row_format(shape_, wanted)),
-        room_(room),
+        streams_(streams),
+        spilled_(spilled),
         console_(console),
         workers_(std::max(1, wanted.threads)) {
     const std::int64_t own = opened.own.own();
-    if (!room) fields_.x = Array<std::byte>(backend, own * format_.x_bytes());
-    if (!room) fields_.a = Array<float>(backend, own * format_.classes);
-    if (room && wanted.residuals_by_label && shape_.labels) fields_.label.emplace(own);
+    if (!streams) fields_.x = Array<std::byte>(backend, own * format_.x_bytes());
+    if (!streams) fields_.a = Array<float>(backend, own * format_.classes);
+    if (streams && wanted.residuals_by_label && shape_.labels) fields_.label.emplace(own);
     if (wanted.score && wanted.best == 0) fields_.score.resize(static_cast<std::size_t>(own));
     readers_.reserve(static_cast<std::size_t>(workers_.threads()));
     for (int t = 0; t < workers_.threads(); ++t) readers_.emplace_back(opened, wanted, floor_, fields_.score);
   }
 
   void run() {
-    const bool distributions = wanted_.residuals || wanted_.score;
-    const std::int64_t width = distributions ? std::max<std::int64_t>(shape_.passes, 1) * shape_.classes : 0;
-    const std::int64_t row_bytes = ((wanted_.embeddings ? shape_.dim : 0) + width) * 4 + 16;
-    constexpr std::int64_t most = 4 << 20;
-    const std::vector<Block> blocks =
-        blocks_of(opened_.own, row_bytes, room_ ? std::min(most, *room_ / 4 / workers_.threads()) : most);
-    const bool in_place = room_ || backend_.is_host_memory() || (format_.row_bytes() == 0);
+    const std::vector<Block> blocks = blocks_of(opened_.own, bytes_of_row_read(shape_, wanted_), kBlockBytes);
+    const bool in_place = streams_ || backend_.is_host_memory() || (format_.row_bytes() == 0);
     constexpr std::size_t kStagedBlocks = 16;
     const std::size_t group = in_place ? blocks.size() : kStagedBlocks;
     for (std::size_t first = 0; first < blocks.size(); first += group)
       read_group(std::span(blocks).subspan(first, std::min(group, blocks.size() - first)), in_place);
-    if (wanted_.unit_rows && wanted_.embeddings && !room_)
+    if (wanted_.unit_rows && wanted_.embeddings && !streams_)
       backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), opened_.own.own(), shape_.dim);
   }
 
@@ -254,7 +224,7 @@ class Loading {
     std::vector<std::byte> staged_x(in_place ? 0 : static_cast<std::size_t>(rows * format_.x_bytes()));
     std::vector<float> staged_a(in_place ? 0 : static_cast<std::size_t>(rows * format_.classes));
     Target all{staged_x.data(), staged_a.data()};
-    if (in_place && !room_)
+    if (in_place && !streams_)
       all = {fields_.x.data() + start * format_.x_bytes(), fields_.a.data() + start * format_.classes};
     const auto count = static_cast<std::int64_t>(blocks.size());
     std::atomic<std::int64_t> done = start, faulty = count;
@@ -265,10 +235,10 @@ class Loading {
       const Block& block = blocks[static_cast<std::size_t>(b)];
       try {
         Target target;
-        if (!room_)
+        if (!streams_)
           target = {all.x + (block.at - start) * format_.x_bytes(), all.a + (block.at - start) * format_.classes};
         if (fields_.label) target.label = fields_.label->data() + block.at;
-        readers_[static_cast<std::size_t>(thread)].read(block, target);
+        read_block(block, target, static_cast<std::size_t>(thread));
       } catch (...) {
         const std::lock_guard lock(mutex);
         if (b < faulty) fault = std::current_exception();
@@ -284,12 +254,23 @@ class Loading {
     fields_.a.write(staged_a, start * format_.classes);
   }
 
+  void read_block(const Block& block, Target target, std::size_t thread) {
+    if (!spilled_) return readers_[thread].read(block, target);
+    std::vector<std::byte> x(static_cast<std::size_t>(block.count * format_.x_bytes()));
+    std::vector<float> a(static_cast<std::size_t>(block.count * format_.classes));
+    target.x = x.data();
+    target.a = a.data();
+    readers_[thread].read(block, target);
+    spilled_->write(block.at, block.count, x.data(), a.data());
+  }
+
   Backend& backend_;
   const OpenedPool& opened_;
   const PoolShape& shape_;
   const Wanted& wanted_;
   const RowFormat format_;
-  const std::optional<std::int64_t> room_;
+  const bool streams_;
+  const SpilledRows* const spilled_;
   const Console* console_;
   Fields fields_;
   std::atomic<double> floor_ = kNoCandidate.value;
@@ -297,32 +278,80 @@ class Loading {
   std::vector<Reader> readers_;  // one per thread
 };
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+// Whether single rows of what is streamed are as quick to read as others.
+bool reads_rows_alone(const PoolFiles& files, const Wanted& wanted) {
+  return (!wanted.embeddings || files.reads_rows_alone(Dataset::embeddings)) &&
+         (!wanted.residuals || files.reads_rows_alone(Dataset::probabilities));
+}
+
+// Where streamed rows go on the way, so that no chunk is inflated again; null: nowhere.
+std::shared_ptr<const SpilledRows> spill_for(const OpenedPool& opened, const Wanted& wanted, const Console* console) {
+  if (reads_rows_alone(opened.files, wanted)) return nullptr;
+  try {
+    return std::make_shared<SpilledRows>(row_format(opened.files.shape(), wanted), opened.own.own());
+  } catch (const Error& error) {
+    if (console) console->warn(fmt::format("{}; rows are read again from their chunks, which is slow", error.what()));
+    return nullptr;
+  }
+}
+
+// Collective. From now on chunks take what was not counted: nothing, or, where single rows are read out of them, a part
+// of the room.
+void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, const Memory& memory) {
+  comm.agree([&] {
+    const std::shared_ptr<Room>& room = memory.room;
+    const Chunks& chunks = files.shape().chunks;
+    if (!reads_chunks) return files.keep_chunks(chunks.fewest);
+    if (memory.limited && room->left() < chunks.least())
+      throw Error(Exit::system, fmt::format("a rank needs {:.3f} GiB more for the chunks of the pool, or a $TMPDIR with "
+                                            "room for its rows",
+                                            static_cast<double>(chunks.least() - room->left()) / (1 << 30)));
+    const std::int64_t kept = std::clamp(room->left() / 4 - chunks.inflating, chunks.fewest, chunks.all);
+    files.keep_chunks(kept);
+    room->take(chunks.inflating + kept);
+  });
 }
 
 }  // namespace
 
-Stopwatch::Stopwatch() : since_(now()) {}
-
-double Stopwatch::lap() {
-  const double before = since_;
-  since_ = now();
-  return since_ - before;
+Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request) {
+  constexpr std::int64_t kUnknown = std::int64_t{1} << 30;
+  if (request.stream_room) return {std::make_shared<Room>(*request.stream_room), true};
+  if (!request.memory_gib) return {std::make_shared<Room>(kUnknown), false};
+  const double left = *request.memory_gib * (1 << 30) - static_cast<double>(resident_bytes());
+  const bool streams = comm.max(fits(need, left) ? 0 : 1) > 0;
+  const double own_room = left - static_cast<double>(streams ? need.streamed() : need.most());
+  const double room = -comm.max(-own_room);
+  comm.agree([&] {
+    if (own_room >= 0) return;
+    throw Error(Exit::system,
+                fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
+                            "{:.3f}: use more ranks or more memory",
+                            std::ceil((*request.memory_gib - own_room / (1 << 30)) * 1000) / 1000, *request.memory_gib));
+  });
+  return {std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62))), streams};
 }
 
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
             const PoolRequest& request, const Console* console) {
+  const MemoryNeed need = memory_need(opened.files.shape(), opened.own.own(), wanted);
+  return load(comm, backend, opened, wanted, memory_for(comm, need, request), console);
+}
+
+Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted, const Memory& memory,
+            const Console* console) {
   Stopwatch watch;
   const PoolShape& shape = opened.files.shape();
-  const Memory memory = memory_for(comm, memory_need(shape, opened.own.own(), wanted), request);
-  const auto room = std::make_shared<Room>(memory.room);
+  const std::shared_ptr<Room>& room = memory.room;
+  const std::shared_ptr<const SpilledRows> spilled = memory.streams ? spill_for(opened, wanted, console) : nullptr;
+  // Nothing else has taken of the room yet, and chunks take part of it only until they are read.
+  opened.files.keep_chunks(shape.chunks.fewest + room->left() / 2);
   const auto loading = comm.agree([&] {
-    auto mine = std::make_unique<Loading>(backend, opened, wanted,
-                                          memory.streams ? std::optional(memory.room) : std::nullopt, console);
+    auto mine = std::make_unique<Loading>(backend, opened, wanted, memory.streams, spilled.get(), console);
     mine->run();
     return mine;
   });
+  settle_chunks(comm, memory.streams && !spilled && !reads_rows_alone(opened.files, wanted), opened.files, memory);
   Columns columns;
   columns.rows.reserve(opened.roles.size());
   for (const Ownership::Run& run : opened.own.runs())
@@ -335,19 +364,20 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
     if (!memory.streams)
       return RowStore(backend, format, opened.own.own(), std::move(loading->fields().x),
                       std::move(loading->fields().a));
+    auto source = file_rows(opened.files, format, wanted.unit_rows && !spilled);
+    if (spilled) source = spilled_rows(spilled, opened.own, std::move(source), wanted.unit_rows);
     return RowStore(backend, format,
-                    {file_rows(opened.files, format, wanted.unit_rows), columns.rows,
-                     columns.label.value_or(std::vector<std::int32_t>()), room});
+                    {std::move(source), columns.rows, columns.label.value_or(std::vector<std::int32_t>()), room});
   };
   if (memory.streams && console)
     console->info(
         fmt::format("the vectors of this pool do not fit --memory: up to {:.3f} GiB of each rank keep the rows that "
                     "are wanted most, the others are read again",
-                    static_cast<double>(memory.room) / (1 << 30)));
+                    static_cast<double>(room->left()) / (1 << 30)));
   Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
   std::string fingerprint = loading->fingerprint().text(comm, shape);
-  return {std::move(pool), std::move(fingerprint), watch.lap() - score_seconds, score_seconds, room, loading->best()};
+  return {std::move(pool), std::move(fingerprint), watch.lap() - score_seconds, score_seconds, loading->best()};
 }
 
 std::vector<float> scores_of(const Pool& pool, const PoolFiles& files, ScoreKind kind,

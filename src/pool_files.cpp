@@ -25,12 +25,32 @@ namespace seine {
 namespace {
 
 constexpr std::size_t kOpenFiles = 4;                      // kept open by a rank
-constexpr std::size_t kSlabBytes = std::size_t{4} << 20;   // of one call of the library
+constexpr std::size_t kSlabBytes = std::size_t{1} << 20;   // of one call of the library
 constexpr std::size_t kPieceBytes = std::size_t{1} << 18;  // of one read by position: checked while still in the cache
-constexpr std::int64_t kGapBytes = 4096;  // between single rows: cheaper to read over than to call the system again
 
 std::int64_t stored_bytes(Kind kind) {
   return kind == Kind::f16 ? 2 : kind == Kind::f32 ? 4 : 8;
+}
+
+// Of a row as it is read: the library widens integers.
+std::int64_t read_row_bytes(const Column& column) {
+  return column.per_row() * stored_bytes(column.kind);
+}
+
+// Rows of the chunks that are read together: those of one chunk, or of a few small ones.
+std::int64_t band_rows(const Column& column) {
+  const std::int64_t bytes = std::max<std::int64_t>(column.chunk_rows * read_row_bytes(column), 1);
+  return column.chunk_rows * std::max<std::int64_t>(static_cast<std::int64_t>(kPieceBytes) / bytes, 1);
+}
+
+Chunks chunks_of(const Column& column) {
+  if (column.chunk_bytes == 0) return {};
+  Chunks chunks;
+  chunks.all = std::min(band_rows(column), column.rows) * read_row_bytes(column);
+  chunks.fewest = std::min(chunks.all, std::max(column.chunk_bytes, static_cast<std::int64_t>(kSlabBytes)));
+  // A filter turns a chunk into another one. Rows of whole width take the place of the first.
+  chunks.inflating = column.narrow_chunks ? 2 * column.chunk_bytes : column.chunk_bytes;
+  return chunks;
 }
 
 double tolerance_of(Kind kind) {  // of the sum of a distribution
@@ -69,6 +89,14 @@ struct PoolFiles::Impl {
   mutable std::list<OpenFile> open;                    // last used first
   mutable std::mutex library;                          // guards `open` and the library, which has no threads
   mutable RawFiles raw_files;
+  // Rows of chunks that were read whole: of each dataset those of one file, as they are read.
+  struct Band {
+    std::size_t file = 0;
+    std::int64_t first = 0, count = 0;
+    std::unique_ptr<std::byte[]> rows;
+  };
+  mutable std::array<Band, kDatasets> bands;
+  mutable double kept_share = 0;  // of what may be kept beyond the fewest
 
   std::string name(std::size_t file, Dataset dataset) const {
     return name_in_file(names, dataset, headers[file].column(dataset).alternative);
@@ -86,7 +114,7 @@ struct PoolFiles::Impl {
   void settle_needs(std::size_t file, const Needs& needs);
   void compare(std::size_t file, std::size_t reference, Dataset dataset, const Needs& needs);
   void fault(Dataset dataset, const Needs& needs, const Error& error);
-  void describe();
+  void describe(const Needs& needs);
   std::string type_of(Dataset dataset) const;
 
   // Reading.
@@ -96,6 +124,8 @@ struct PoolFiles::Impl {
   template <class To>
   void read_floats(const Slab& slab, Dataset which, To* out) const;
   void read_stored(const Slab& slab, Dataset which, void* out) const;
+  void read_library(const Slab& slab, Dataset which, std::int64_t first, std::int64_t count, void* out) const;
+  const Band& band_with(const Slab& slab, Dataset which, std::int64_t row) const;
   std::vector<std::string> read_texts(const Slab& slab, Dataset which) const;
   void read_singles(const Slab& slab, Dataset which, float* out) const;
   void read_halves(const Slab& slab, std::uint16_t* out) const;
@@ -154,7 +184,7 @@ void PoolFiles::Impl::settle(const Needs& needs) {
     throw Error(Exit::bad_data,
                 fmt::format("{}: the pool is empty: expected at least one row in {} file{}, found none",
                             paths.empty() ? "--pool" : paths[0], paths.size(), paths.size() == 1 ? "" : "s"));
-  describe();
+  describe(needs);
 }
 
 void PoolFiles::Impl::settle_rows(std::size_t file, const Needs& needs) {
@@ -189,11 +219,11 @@ void PoolFiles::Impl::settle_needs(std::size_t file, const Needs& needs) {
   if (is_needed(Dataset::probabilities, needs) && !probabilities.present)
     throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing, and so is \"{}\"", paths[file],
                                             names.probabilities, names.logits));
-  if (needs.passes && probabilities.passes < 2)
+  if (needs.passes && probabilities.passes < kFewestPasses)
     throw Error(
         Exit::bad_data,
-        fmt::format("{}: dataset \"{}\": expected passes, [N,T,C] with T >= 2, found {}", paths[file],
-                    name(file, Dataset::probabilities),
+        fmt::format("{}: dataset \"{}\": expected passes, [N,T,C] with T >= {}, found {}", paths[file],
+                    name(file, Dataset::probabilities), kFewestPasses,
                     probabilities.passes == 0 ? fmt::format("[N,C] = [{},{}]", probabilities.rows, probabilities.width)
                                               : fmt::format("[{},1,{}]", probabilities.rows, probabilities.width)));
 }
@@ -228,7 +258,7 @@ std::string PoolFiles::Impl::type_of(Dataset which) const {
   return type;
 }
 
-void PoolFiles::Impl::describe() {
+void PoolFiles::Impl::describe(const Needs& needs) {
   shape.rows = first_rows.back();
   for (const FileHeader& header : headers) {
     if (header.rows == 0) continue;
@@ -250,6 +280,20 @@ void PoolFiles::Impl::describe() {
   shape.embeddings_type = type_of(Dataset::embeddings);
   shape.probabilities_type = type_of(Dataset::probabilities);
   shape.half_embeddings = shape.embeddings_type == name_of(Kind::f16);
+  for (Dataset which : kEveryDataset) {
+    Chunks largest;
+    for (const FileHeader& header : headers) {
+      const Chunks chunks = chunks_of(header.column(which));
+      largest.inflating = std::max(largest.inflating, chunks.inflating);
+      largest.fewest = std::max(largest.fewest, chunks.fewest);
+      largest.all = std::max(largest.all, chunks.all);
+    }
+    const auto add = [&](Chunks& sum) {
+      sum = {std::max(sum.inflating, largest.inflating), sum.fewest + largest.fewest, sum.all + largest.all};
+    };
+    if (is_needed(which, needs)) add(shape.chunks);
+    if (which == Dataset::ids || which == Dataset::labels) add(shape.id_chunks);
+  }
 }
 
 // --- reading ---
@@ -265,13 +309,19 @@ hid_t PoolFiles::Impl::dataset(std::size_t file, Dataset which) const {
     open.front().file = h5::open_file(paths[file]);
   }
   h5::Id& id = open.front().datasets[static_cast<std::size_t>(which)];
-  if (!id)
-    id = h5::open_dataset(open.front().file.get(), name(file, which), paths[file],
-                          headers[file].column(which).cache_bytes);
+  if (!id) {
+    const Column& column = headers[file].column(which);
+    // What is read whole is kept here, in rows; the library only has to find one chunk that is stored as it is worth
+    // reading whole. Texts stay with the library.
+    std::optional<std::size_t> cache_bytes;
+    if (column.kind != Kind::text)
+      cache_bytes = column.narrow_chunks ? static_cast<std::size_t>(column.chunk_bytes) : 0;
+    id = h5::open_dataset(open.front().file.get(), name(file, which), paths[file], cache_bytes);
+  }
   return id.get();
 }
 
-// Calls `read` with pieces of files that fit the processor's cache and end where a chunk ends.
+// Calls `read` with pieces of files that fit the processor's cache.
 template <class Read>
 void PoolFiles::Impl::read_slabs(Dataset which, std::int64_t first, std::int64_t count, std::size_t row_bytes,
                                  Read read) const {
@@ -287,8 +337,7 @@ void PoolFiles::Impl::read_slabs(Dataset which, std::int64_t first, std::int64_t
     if (stop > in_file && !column.present)
       throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing", paths[file], name(file, which)));
     const std::size_t piece = column.offset >= 0 ? kPieceBytes : kSlabBytes;
-    std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(piece / row_bytes));
-    if (column.chunk_rows > 0) step = (step + column.chunk_rows - 1) / column.chunk_rows * column.chunk_rows;
+    const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(piece / row_bytes));
     for (std::int64_t at = in_file; at < stop;) {
       const std::int64_t next = std::min(stop, (at / step + 1) * step);
       read(Slab{file, column, at, next - at, first_rows[file] + at - first});
@@ -301,8 +350,8 @@ void PoolFiles::Impl::read_slabs(Dataset which, std::int64_t first, std::int64_t
 // Numbers as they are stored, but in this machine's byte order where they are not float16.
 void PoolFiles::Impl::read_stored(const Slab& slab, Dataset which, void* out) const {
   const Column& column = slab.column;
+  const std::int64_t row_bytes = read_row_bytes(column);
   if (column.offset >= 0) {
-    const std::int64_t row_bytes = column.per_row() * stored_bytes(column.kind);
     RawFile file = raw_files.take(slab.file, paths[slab.file]);
     file.read(column.offset + slab.first * row_bytes, static_cast<std::size_t>(slab.count * row_bytes), out,
               paths[slab.file], name(slab.file, which));
@@ -310,6 +359,36 @@ void PoolFiles::Impl::read_stored(const Slab& slab, Dataset which, void* out) co
     return;
   }
   const std::lock_guard lock(library);
+  if (column.chunk_bytes == 0) return read_library(slab, which, slab.first, slab.count, out);
+  for (std::int64_t at = slab.first, count; at < slab.first + slab.count; at += count) {
+    const Band& band = band_with(slab, which, at);
+    count = std::min(slab.first + slab.count, band.first + band.count) - at;
+    std::memcpy(static_cast<std::byte*>(out) + (at - slab.first) * row_bytes,
+                band.rows.get() + (at - band.first) * row_bytes, static_cast<std::size_t>(count * row_bytes));
+  }
+}
+
+// The rows around `row` of a file whose chunks are read whole: as many as may be kept, up to all of these chunks.
+const PoolFiles::Impl::Band& PoolFiles::Impl::band_with(const Slab& slab, Dataset which, std::int64_t row) const {
+  Band& band = bands[static_cast<std::size_t>(which)];
+  if (band.file == slab.file && row >= band.first && row < band.first + band.count) return band;
+  band = {};  // before the next is inflated
+  const Column& column = slab.column;
+  const Chunks chunks = chunks_of(column);
+  const std::int64_t row_bytes = read_row_bytes(column), whole = band_rows(column), start = row / whole * whole;
+  const auto beyond = static_cast<std::int64_t>(kept_share * static_cast<double>(chunks.all - chunks.fewest));
+  const std::int64_t rows = std::clamp<std::int64_t>((chunks.fewest + beyond) / row_bytes, 1, whole);
+  const std::int64_t first = start + (row - start) / rows * rows;
+  const std::int64_t count = std::min({rows, start + whole - first, column.rows - first});
+  auto read = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(count * row_bytes));
+  read_library(slab, which, first, count, read.get());
+  band = {slab.file, first, count, std::move(read)};
+  return band;
+}
+
+void PoolFiles::Impl::read_library(const Slab& slab, Dataset which, std::int64_t first, std::int64_t count,
+                                   void* out) const {
+  const Column& column = slab.column;
   const hid_t from = dataset(slab.file, which);
   const h5::Id half(column.kind == Kind::f16 ? H5Dget_type(from) : H5I_INVALID_HID, H5Tclose);
   const hid_t type = column.kind == Kind::f16           ? half.get()
@@ -317,8 +396,8 @@ void PoolFiles::Impl::read_stored(const Slab& slab, Dataset which, void* out) co
                      : column.kind == Kind::f64         ? H5T_NATIVE_DOUBLE
                      : column.kind == Kind::unsigned_64 ? H5T_NATIVE_UINT64
                                                         : H5T_NATIVE_INT64;
-  h5::read_rows(from, type, static_cast<std::uint64_t>(slab.first), static_cast<std::uint64_t>(slab.count), out,
-                paths[slab.file], name(slab.file, which));
+  h5::read_rows(from, type, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count), out, paths[slab.file],
+                name(slab.file, which));
 }
 
 // As To, without rounding: To holds every value of what is stored. The library would convert float16 at 0.02 GB/s.
@@ -605,6 +684,21 @@ const std::vector<std::string>& PoolFiles::paths() const {
 }
 std::int64_t PoolFiles::first_row_of(std::size_t file) const {
   return impl_->first_rows[file];
+}
+
+bool PoolFiles::reads_rows_alone(Dataset dataset) const {
+  return std::all_of(impl_->headers.begin(), impl_->headers.end(),
+                     [&](const FileHeader& header) { return header.rows == 0 || header.column(dataset).offset >= 0; });
+}
+
+void PoolFiles::keep_chunks(std::int64_t bytes) const {
+  const Chunks& chunks = impl_->shape.chunks;
+  const auto beyond = static_cast<double>(chunks.all - chunks.fewest);
+  const std::lock_guard lock(impl_->library);
+  impl_->kept_share = beyond > 0 ? std::clamp(static_cast<double>(bytes - chunks.fewest) / beyond, 0.0, 1.0) : 0;
+  impl_->bands = {};
+  impl_->open.clear();
+  h5::release_memory();
 }
 
 std::string PoolFiles::where(std::int64_t row) const {

@@ -10,8 +10,6 @@
 namespace seine {
 namespace {
 
-constexpr std::size_t kLargestChunkCache = std::size_t{256} << 20;  // larger bands of chunks are inflated again
-
 bool is_float(Kind kind) {
   return kind == Kind::f16 || kind == Kind::f32 || kind == Kind::f64;
 }
@@ -119,10 +117,13 @@ void read_chunking(Column& column, hid_t properties, const std::vector<hsize_t>&
   std::vector<hsize_t> chunk(shape.size());
   if (H5Pget_chunk(properties, static_cast<int>(chunk.size()), chunk.data()) < 0) return;
   column.chunk_rows = static_cast<std::int64_t>(chunk[0]);
-  std::size_t band = chunk[0] * element_bytes;
-  for (std::size_t i = 1; i < shape.size(); ++i) band *= (shape[i] + chunk[i] - 1) / chunk[i] * chunk[i];
-  constexpr std::size_t library_default = std::size_t{1} << 20;
-  column.cache_bytes = band <= kLargestChunkCache ? std::max(band, library_default) : 0;
+  std::size_t bytes = chunk[0] * element_bytes;
+  for (std::size_t i = 1; i < shape.size(); ++i) {
+    bytes *= chunk[i];
+    column.narrow_chunks = column.narrow_chunks || chunk[i] < shape[i];
+  }
+  // The library reads rows out of a chunk that is stored as it is, but piece by piece where they are not together.
+  if (column.narrow_chunks || H5Pget_nfilters(properties) > 0) column.chunk_bytes = static_cast<std::int64_t>(bytes);
 }
 
 // Where the rows start in the file, if they can be read without the library.

@@ -33,8 +33,9 @@ struct Column {
   std::int64_t rows = 0;
   std::int64_t passes = 0;      // 0: no such dimension
   std::int64_t width = 1;       // D or C
-  std::int64_t chunk_rows = 0;  // 0: not chunked
-  std::size_t cache_bytes = 0;  // that holds a band of chunks
+  std::int64_t chunk_rows = 0;   // 0: not chunked
+  std::int64_t chunk_bytes = 0;  // of a chunk that can only be read whole; 0: rows are read alone
+  bool narrow_chunks = false;    // that have only some of the columns
   // Byte of the file where the rows start, one behind the other, as the numbers that this program reads; -1: otherwise.
   std::int64_t offset = -1;
   Exit fault_code = Exit::done;

@@ -12,6 +12,9 @@
 
 namespace seine {
 
+// Between rows that are read: cheaper to read over than to call the system again.
+inline constexpr std::int64_t kGapBytes = 4096;
+
 // Owns a descriptor. Move-only.
 class RawFile {
  public:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "seine/backend.hpp"
@@ -28,13 +29,8 @@ class RuleState {
   std::int64_t apply(const RowStore& store, const Picks& picks, double floor, const double* weight) {
     if (store.resident()) return apply(store.vectors(), picks, floor, weight);
     const std::vector<double> keys = key.to_host();
-    const std::vector<std::uint32_t> seen = applied.to_host();
-    std::vector<std::int64_t> wanted;
-    for (std::int64_t i = 0; i < rows_; ++i)
-      if (keys[static_cast<std::size_t>(i)] >= floor && seen[static_cast<std::size_t>(i)] < picks.vectors.rows)
-        wanted.push_back(i);
     std::int64_t met = 0;
-    store.visit(wanted, keys, [&](const Vectors& rows, const std::int64_t* at) {
+    store.visit(behind(keys, floor, picks.vectors.rows), keys, [&](const Vectors& rows, const std::int64_t* at) {
       RowStates states = view(weight);
       states.at = at;
       met += backend_.apply(rule_, rows, picks, floor, states);
@@ -56,6 +52,18 @@ class RuleState {
   Array<std::uint32_t> applied;
 
  private:
+  // Rows whose keys are at least `floor` and that have not seen all picks. As many as all rows: no room to spare.
+  std::vector<std::int64_t> behind(std::span<const double> keys, double floor, std::int64_t picks) const {
+    const std::vector<std::uint32_t> seen = applied.to_host();
+    const auto is_behind = [&](std::size_t i) { return keys[i] >= floor && seen[i] < picks; };
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < keys.size(); ++i) count += is_behind(i);
+    std::vector<std::int64_t> rows;
+    rows.reserve(count);
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      if (is_behind(i)) rows.push_back(static_cast<std::int64_t>(i));
+    return rows;
+  }
   RowStates view(const double* weight) { return {state.data(), key.data(), applied.data(), weight}; }
 
   Backend& backend_;

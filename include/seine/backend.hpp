@@ -181,7 +181,8 @@ class Backend {
   virtual void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) = 0;
 };
 
-// Memory of a backend, freed by scope. Move-only.
+// Memory of a backend, freed by scope. Move-only. A const one is a handle that does not change, as a std::span is: what
+// it leads to may, as the loops of a backend write where their callers only hold the memory.
 template <class T>
 requires std::is_trivially_copyable_v<T>
 class Array {
