@@ -271,11 +271,8 @@ void Resume::step(const Comm& engine, const Place& place, const Update& picks, c
   if (!whole || engine.size() == 1) engine.heed();
   const bool is_due = whole && comm_.max(comm_.is_root() && is_time() ? 1 : 0) > 0;
   change(place, picks);
-  if (stop_after_ > 0 && ++steps_ == stop_after_) {
-    const Error stopped(Exit::stopped, stopped_by(0));
-    if (engine.size() > 1) throw AgreedError(stopped, engine.size());
-    throw stopped;
-  }
+  if (stop_after_ > 0 && engine.max(++steps_ >= stop_after_ ? 1 : 0) > 0)  // ranks have as many partitions as they have
+    throw AgreedError(Error(Exit::stopped, stopped_by(0)), engine.size());
   if (!is_due) return;
   if (columns) change(place, columns);
   save();
