@@ -15,8 +15,8 @@
 namespace seine {
 namespace {
 
-constexpr std::size_t kChunk = std::size_t{1} << 30;  // bytes per message: MPI counts are int
-constexpr std::size_t kFewValues = 512;                // that are copied to make room for one more
+constexpr std::size_t kChunk = std::size_t{1} << 30;      // bytes per message: MPI counts are int
+constexpr std::size_t kFewValues = 512;                   // that are copied to make room for one more
 constexpr std::uint64_t kStops = std::uint64_t{1} << 63;  // in a number of bytes: the rank wants to stop
 constexpr int kExchangeTag = 1, kNoticeTag = 2;
 

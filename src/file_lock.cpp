@@ -57,7 +57,8 @@ bool FileLock::take() {
     if (reason != EWOULDBLOCK) return true;
     throw Error(Exit::cannot_create, fmt::format("{}: in use by {}", path_, holder));
   }
-  struct stat mine {}, there {};
+  struct stat mine {
+  }, there{};
   const bool is_there = ::fstat(descriptor_, &mine) == 0 && ::stat(lock_path_.c_str(), &there) == 0 &&
                         mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
   if (!is_there) {

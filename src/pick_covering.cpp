@@ -261,7 +261,7 @@ class CoveringEngine {
     pool_.for_own(known, [&](std::int64_t own, std::size_t i) {
       const KnownGain& gain = before.gains[i];
       standing_[static_cast<std::size_t>(own)] = {gain.gain, gain.row, gain.known_at,
-                                                  room_of_all_ > 0 ? picks_ : kNotListed};
+                                                  room_of_all_ > 0 ? std::max<std::int64_t>(picks_, 1) : kNotListed};
     });
     pool_.for_own(rows, [&](std::int64_t own, std::size_t) { open_[static_cast<std::size_t>(own)] = 0; });
     in_chunks(pool_, rows, [&](const Packed& picks) { coverage_.raise_in_order(picks); });

@@ -89,7 +89,9 @@ class Decoder {
     progress.represents = take_list<std::vector<double>>();
     progress.gains = take_list<std::vector<KnownGain>>();
     const std::size_t picks = progress.selection.rows.size();
-    const auto fits = [&](const auto& list, bool optional) { return list.size() == picks || (optional && list.empty()); };
+    const auto fits = [&](const auto& list, bool optional) {
+      return list.size() == picks || (optional && list.empty());
+    };
     if (!fits(progress.selection.scores, false) || !fits(progress.selection.gains, false) ||
         !fits(progress.moments, true) || !fits(progress.represents, true))
       throw std::out_of_range("lists of one selection that differ in length");
@@ -195,17 +197,20 @@ Resume::Resume(const Comm& comm, const Request& request, const Console& console,
     : comm_(comm),
       console_(console),
       path_(request.checkpoint),
-      signals_(comm),
       every_(request.checkpoint_seconds),
       stop_after_(stop_after) {
   read(request);
   for (const auto& [key, value] : facts_of(request)) expect(key, value);
-  if (!comm.is_root()) return;
-  if (on_disk_) console.info(fmt::format("going on from {}: {} picks", path_, picks_in(known_)));
+  if (comm.is_root()) announce();
+  signals_.emplace(comm);
+}
+
+void Resume::announce() const {
+  if (on_disk_) console_.info(fmt::format("going on from {}: {} picks", path_, picks_in(known_)));
   try {
     AtomicFile(path_).write_text("");
   } catch (const Error& error) {
-    console.warn(fmt::format("no checkpoint: {}", error.what()));
+    console_.warn(fmt::format("no checkpoint: {}", error.what()));
   }
 }
 
@@ -253,9 +258,10 @@ void Resume::expect(const std::string& key, const std::string& value) {
   const auto [there, is_new] = known_.facts.emplace(key, value);
   if (is_new || there->second == value) return;
   comm_.agree([&] {
-    throw Error(Exit::bad_data, fmt::format("{}: the checkpoint of another request or pool: {} is {} there and {} here; "
-                                            "--restart discards it",
-                                            path_, key, there->second, value));
+    throw Error(Exit::bad_data,
+                fmt::format("{}: the checkpoint of another request or pool: {} is {} there and {} here; "
+                            "--restart discards it",
+                            path_, key, there->second, value));
   });
 }
 
@@ -307,8 +313,7 @@ Checkpoint Resume::gathered() {
     for (Decoder decoder({from.data(), from.size()}); !decoder.at_end();) {
       auto [place, progress] = decoder.take_selection();
       const auto [there, is_new] = all.selections.emplace(place, progress);
-      if (!is_new)
-        there->second.gains.insert(there->second.gains.end(), progress.gains.begin(), progress.gains.end());
+      if (!is_new) there->second.gains.insert(there->second.gains.end(), progress.gains.begin(), progress.gains.end());
     }
   for (const Place& place : finished) changed_.erase(place);
   if (!comm_.is_root()) return all;
@@ -355,7 +360,8 @@ void Resume::stop() {
   const bool is_saved = save();
   const std::string by = stopped_by(signal);
   if (!on_disk_)
-    throw AgreedError(Error(static_cast<Exit>(128 + signal), by + "; there is no checkpoint to go on from"), comm_.size());
+    throw AgreedError(Error(static_cast<Exit>(128 + signal), by + "; there is no checkpoint to go on from"),
+                      comm_.size());
   throw AgreedError(Error(Exit::stopped, fmt::format("{}; the same command goes on from {}{}", by, path_,
                                                      is_saved ? "" : ", as of the last time that it could be written")),
                     comm_.size());

@@ -70,8 +70,10 @@ std::int64_t memory_of_engines(const Room& room, const Backend& backend) {
 
 // What the lists of ids came to, whatever their files are called.
 void expect_roles(Resume& resume, const Pool& pool) {
-  constexpr std::pair<Role, const char*> kNames[] = {
-      {Role::labelled, "labelled"}, {Role::pending, "pending"}, {Role::bystander, "exclude"}, {Role::candidate, "candidates"}};
+  constexpr std::pair<Role, const char*> kNames[] = {{Role::labelled, "labelled"},
+                                                     {Role::pending, "pending"},
+                                                     {Role::bystander, "exclude"},
+                                                     {Role::candidate, "candidates"}};
   for (const auto& [role, name] : kNames) {
     std::int64_t sums[2] = {0, 0};
     std::uint64_t hash = 0;
@@ -231,8 +233,8 @@ Batch select_and_write(const Request& request, const Comm& comm, Backend& backen
   });
   std::optional<Resume> resume;
   if (!request.checkpoint.empty()) resume.emplace(comm, request, console);
-  Batch batch = resume ? select_resumably(request, comm, backend, console, *resume)
-                       : select(request, comm, backend, console);
+  Batch batch =
+      resume ? select_resumably(request, comm, backend, console, *resume) : select(request, comm, backend, console);
   Stopwatch watch;
   comm.agree([&] {
     if (!comm.is_root()) return;

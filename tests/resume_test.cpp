@@ -1,5 +1,5 @@
-// Runs that are stopped after some step and go on elsewhere: on other ranks, threads, shards and memory the batch is the
-// same to the bit. Then the file itself: what it refuses, and what it survives.
+// Runs that are stopped after some step and go on elsewhere: on other ranks, threads, shards and memory the batch is
+// the same to the bit. Then the file itself: what it refuses, and what it survives.
 #include "seine/resume.hpp"
 
 #include <gtest/gtest.h>
@@ -172,6 +172,22 @@ TEST(Resumed, PoolsWithoutCoveredRowsAndWithTies) {
       world().broadcast(want);
       expect_same_after_stops(request, pools, want, folder.path(), 1);
     }
+}
+
+// Its first steps differ: bounds, gains over all rows, gains from lists, picks.
+TEST(Resumed, FacilityLocationFromEveryStep) {
+  const SharedFolder pool_folder(world()), folder(world());
+  Request request = request_for("facility_location", 6, 41);
+  request.pool = share_scenario(world(), {.pool = random_pool(400, 6, 3, 0, 305)}, pool_folder);
+  request.checkpoint = folder.path() + "/checkpoint";
+  const std::string want = bytes_of(select_on(world(), request, request.pool));
+  int stopped = 0;
+  for (std::int64_t steps = 1; steps <= 12; ++steps) {
+    const Outcome first = start(world(), request, steps);
+    stopped += first.code == 75;
+    EXPECT_TRUE((first.code == 0 ? first : start(world(), request, 0)).bytes == want) << steps;
+  }
+  EXPECT_GE(stopped, 8);
 }
 
 // --- Signals ---

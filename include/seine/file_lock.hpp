@@ -7,8 +7,9 @@ namespace seine {
 
 class FileLock {
  public:
-  // Error 73 that names host, process and time of the run that has the lock. A run that has died has it no more, however
-  // it died. Where no lock can be had (a folder that cannot be written, a file system without locks) nobody is kept out.
+  // Error 73 that names host, process and time of the run that has the lock. A run that has died has it no more,
+  // however it died. Where no lock can be had (a folder that cannot be written, a file system without locks) nobody is
+  // kept out.
   explicit FileLock(const std::string& path);
   ~FileLock();  // the file beside it vanishes
   FileLock(const FileLock&) = delete;

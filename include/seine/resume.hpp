@@ -71,8 +71,8 @@ class Resume {
   // What is known of a selection; empty at first.
   const Progress& of(const Place& place) const;
 
-  // Collective over `engine`. A step of a selection is over: all ranks stop here where a signal asks for it, else `picks`
-  // brings the selection up to date. Where a checkpoint is due, `columns` adds what is known of single rows.
+  // Collective over `engine`. A step of a selection is over: all ranks stop here where a signal asks for it, else
+  // `picks` brings the selection up to date. Where a checkpoint is due, `columns` adds what is known of single rows.
   void step(const Comm& engine, const Place& place, const Update& picks, const Update& columns);
   // Not collective.
   void change(const Place& place, const Update& update);
@@ -84,7 +84,7 @@ class Resume {
   // program ends with: 75, or 128 + signal where there is nothing to go on from.
   [[noreturn]] void stop();
   // Collective. Nobody stops any more.
-  void close() { signals_.close(); }
+  void close() { signals_->close(); }
   // On rank 0, after success.
   void remove();
 
@@ -93,6 +93,7 @@ class Resume {
 
   void read(const Request& request);
   void discard(bool force) const;
+  void announce() const;
   bool save();
   bool write(const std::string& bytes);
   Checkpoint gathered();
@@ -101,12 +102,12 @@ class Resume {
   const Comm& comm_;
   const Console& console_;
   const std::string path_;
-  StopSignals signals_;
+  std::optional<StopSignals> signals_;
   Checkpoint known_;
   std::set<Place> changed_;  // by this rank, in this run, and not yet known to rank 0 for good
   Clock::time_point saved_at_ = Clock::now();
-  double every_ = 0;        // seconds
-  bool on_disk_ = false;    // something to go on from
+  double every_ = 0;          // seconds
+  bool on_disk_ = false;      // something to go on from
   bool newest_good_ = false;  // the newest file may become the older one
   std::int64_t steps_ = 0, stop_after_ = 0;
 };

@@ -17,7 +17,7 @@ namespace seine {
 int stop_signal();
 // Ends rank-local work inside Comm::agree, by Exit::stopped, where a signal asks for it.
 void stop_if_asked();
-void note_stop(int signal);           // another rank has seen it
+void note_stop(int signal);          // another rank has seen it
 std::string stopped_by(int signal);  // "stopped by SIGTERM"
 
 // While it lives, SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 ask the job to stop, and a second one ends the process as it
