@@ -16,6 +16,7 @@
 #include "fingerprint.hpp"
 #include "scorer.hpp"
 #include "seine/error.hpp"
+#include "seine/stop.hpp"
 #include "seine/stopwatch.hpp"
 
 namespace seine {
@@ -234,6 +235,7 @@ class Loading {
       if (b > faulty) return;
       const Block& block = blocks[static_cast<std::size_t>(b)];
       try {
+        stop_if_asked();
         Target target;
         if (!streams_)
           target = {all.x + (block.at - start) * format_.x_bytes(), all.a + (block.at - start) * format_.classes};

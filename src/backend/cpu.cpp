@@ -18,6 +18,7 @@
 #include "backend/workers.hpp"
 #include "best.hpp"
 #include "seine/error.hpp"
+#include "seine/stop.hpp"
 
 namespace seine {
 namespace {
@@ -584,6 +585,7 @@ class CpuBackend final : public Backend {
     const std::int64_t dim = x.dim;
     // A thread owns rows of the matrix, so no two threads add to the same sum.
     workers_.share(dim, [&](std::int64_t c, int) {
+      if (stop_signal() != 0) return;
       std::vector<double> products(static_cast<std::size_t>(c) + 1);
       for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
         std::fill(products.begin(), products.end(), 0.0);
@@ -606,6 +608,7 @@ class CpuBackend final : public Backend {
                    const Field& candidates, std::int64_t count, const Visit& visit) {
     const auto* y = static_cast<const float*>(candidates.data);
     share_ground(ground, band, [&](std::int64_t first, std::int64_t last, int thread) {
+      if (stop_signal() != 0) return;
       GroundTile tile(ground, band, first, last, weight, fixed);
       for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
         const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
@@ -639,7 +642,9 @@ class CpuBackend final : public Backend {
   }
   template <class Work>
   void for_tiles(std::int64_t rows, std::int64_t tile, const Work& work) {
-    share_tiles(rows, tile, [&](std::int64_t first, std::int64_t last, int) { work(first, last); });
+    share_tiles(rows, tile, [&](std::int64_t first, std::int64_t last, int) {
+      if (stop_signal() == 0) work(first, last);
+    });
   }
   template <class Work>
   void for_tiles(std::int64_t rows, const Work& work) {

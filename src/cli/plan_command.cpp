@@ -83,7 +83,7 @@ class PlanCommand : public Command {
     if (ranks_ == 0) ranks_ = comm.size();
     if (request.pool.threads == 0) request.pool.threads = std::max(1, own_cpus() / ranks_);
     comm.agree([&] {
-      if (comm.is_root() && !request.out.empty()) check_output_of(request);
+      if (comm.is_root() && !request.out.empty()) check_outputs(request);
     });
     const PoolShape shape = shape_of_pool(comm);
     check_id_lists(comm, request.pool);
