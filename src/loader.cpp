@@ -305,9 +305,10 @@ void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, 
     const Chunks& chunks = files.shape().chunks;
     if (!reads_chunks) return files.keep_chunks(chunks.fewest);
     if (memory.limited && room->left() < chunks.least())
-      throw Error(Exit::system, fmt::format("a rank needs {:.3f} GiB more for the chunks of the pool, or a $TMPDIR with "
-                                            "room for its rows",
-                                            static_cast<double>(chunks.least() - room->left()) / (1 << 30)));
+      throw Error(Exit::system,
+                  fmt::format("a rank needs {:.3f} GiB more for the chunks of the pool, or a $TMPDIR with "
+                              "room for its rows",
+                              static_cast<double>(chunks.least() - room->left()) / (1 << 30)));
     const std::int64_t kept = std::clamp(room->left() / 4 - chunks.inflating, chunks.fewest, chunks.all);
     files.keep_chunks(kept);
     room->take(chunks.inflating + kept);
@@ -326,10 +327,11 @@ Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& r
   const double room = -comm.max(-own_room);
   comm.agree([&] {
     if (own_room >= 0) return;
-    throw Error(Exit::system,
-                fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
-                            "{:.3f}: use more ranks or more memory",
-                            std::ceil((*request.memory_gib - own_room / (1 << 30)) * 1000) / 1000, *request.memory_gib));
+    throw Error(
+        Exit::system,
+        fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
+                    "{:.3f}: use more ranks or more memory",
+                    std::ceil((*request.memory_gib - own_room / (1 << 30)) * 1000) / 1000, *request.memory_gib));
   });
   return {std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62))), streams};
 }

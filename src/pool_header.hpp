@@ -31,8 +31,8 @@ struct Column {
   bool swapped = false;      // big-endian float16: read raw
   Kind kind = Kind::unknown;
   std::int64_t rows = 0;
-  std::int64_t passes = 0;      // 0: no such dimension
-  std::int64_t width = 1;       // D or C
+  std::int64_t passes = 0;       // 0: no such dimension
+  std::int64_t width = 1;        // D or C
   std::int64_t chunk_rows = 0;   // 0: not chunked
   std::int64_t chunk_bytes = 0;  // of a chunk that can only be read whole; 0: rows are read alone
   bool narrow_chunks = false;    // that have only some of the columns
