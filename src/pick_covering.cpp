@@ -224,6 +224,7 @@ class CoveringEngine {
       if (error.code() == Exit::stopped && task_.resume)
         task_.resume->change(task_.place, [&](Progress& progress) {
           progress.selection = picked_.selection;
+          put_back();
           progress.gains = known_gains();
         });
       throw;
@@ -275,7 +276,8 @@ class CoveringEngine {
     in_chunks(pool_, rows, [&](const Packed& picks) { coverage_.raise_in_order(picks); });
   }
 
-  // Of the own candidates. What standing_ says of those in the front is older, and still a bound.
+  // Of the own candidates, none of which is in the front. Of those that are just being brought up to date an older gain
+  // is known, which is a bound as well.
   std::vector<KnownGain> known_gains() const {
     std::vector<KnownGain> known;
     for (std::size_t i = 0; i < standing_.size(); ++i)
@@ -398,6 +400,7 @@ class CoveringEngine {
         by_losses(block);
         break;
     }
+    if (pool_.comm().size() == 1) pool_.comm().heed();  // the sums over more ranks did so: no gain was cut short
     for (const Standing& candidate : block) push(candidate);
   }
 

@@ -41,8 +41,8 @@ class Site {
   Words names() const { return folder_.names(); }
 
   Words select(const std::string& strategy, int batch, const Words& more = {}) const {
-    Words words = {"select", "--strategy", strategy, "--batch", std::to_string(batch), "--device", "cpu", "--threads",
-                   "1",      "--out",      path("batch.csv"), "--pool"};
+    Words words = {"select", "--strategy", strategy, "--batch", std::to_string(batch), "--device",
+                   "cpu",    "--threads",  "1",      "--out",   path("batch.csv"),     "--pool"};
     append(words, paths_);
     append(words, more);
     return words;
