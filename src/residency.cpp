@@ -7,6 +7,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "backend/by_nearest.hpp"
 #include "coverage_bound.hpp"
 #include "seine/certificate.hpp"
 #include "seine/ownership.hpp"
@@ -60,10 +61,8 @@ std::int64_t fixed_state_of(const Entry& entry, const Request& request, const Po
   }
   if (entry.objective != Objective::radius) return 0;
   const std::int64_t compared = std::min(picks, kComparedPicks);
-  // And which rows meet picks, a slice of them at a time.
-  constexpr std::int64_t kSliceRows = 65536, kOfActiveRow = 26;
   return std::min<std::int64_t>(compared * compared * 4, shape.rows * shape.dim / 2) +
-         std::min(kSliceRows, shape.rows) * kOfActiveRow;
+         std::min(kSliceRows, shape.rows) * kActiveRowBytes;
 }
 
 std::int64_t own_share(std::int64_t of_all, std::int64_t own_rows, const PoolShape& shape) {

@@ -226,8 +226,6 @@ class Meeting {
 
 std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float* picks_x, const Picks& picks,
                               double floor, const RowStates& states) {
-  // What is known of active rows stays small, and groups large.
-  constexpr std::int64_t kSliceRows = 65536;
   const Places places(states);
   const std::int64_t total = picks.vectors.rows;
   std::atomic<std::int64_t> met = 0;
