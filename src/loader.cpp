@@ -333,7 +333,7 @@ Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& r
                     "{:.3f}: use more ranks or more memory",
                     std::ceil((*request.memory_gib - own_room / (1 << 30)) * 1000) / 1000, *request.memory_gib));
   });
-  return {std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62))), streams};
+  return {std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62))), streams, true};
 }
 
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,

@@ -206,8 +206,8 @@ class Planner {
     switch (meeting) {
       case Meeting::none:
         return 0;
-      case Meeting::single_distance:
-        line = &machine_.single_distance;
+      case Meeting::screened_distance:
+        line = &machine_.screened_distance;
         break;
       case Meeting::distance:
         line = &machine_.distance;

@@ -18,7 +18,8 @@ class Shadows {
   // The most numbers that one has.
   static constexpr std::int64_t most(std::int64_t dim) { return dim / 4 < 64 ? dim / 4 : 64; }
 
-  // Collective. `moments`: sum of x x' over the ground rows, lower triangle. Absent where short vectors say too little.
+  // Collective. `moments`: sum of x x' over the ground rows, lower triangle. Absent where short vectors say too
+  // little, or where a backend makes no use of them.
   static std::optional<Shadows> of(const Pool& candidates, const Pool& ground, const std::vector<double>& moments);
 
   std::int64_t dim() const { return dim_; }

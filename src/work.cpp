@@ -31,7 +31,7 @@ Work work_of_one_pass(const PoolShape&, std::int64_t, const Request&) {
 
 Work work_of_farthest(const PoolShape&, std::int64_t rows, const Request& request) {
   const double picks = picks_of(rows, request);
-  return work_of_falling(Meeting::single_distance, {0.05, 0.11, 0.5},
+  return work_of_falling(Meeting::screened_distance, {0.05, 0.11, 0.5},
                          {2 + picks / 1000, 5 + picks / 250, 10 + picks / 20}, rows, request);
 }
 

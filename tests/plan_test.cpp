@@ -236,7 +236,7 @@ TEST(Machine, IsMeasured) {
                                machine.bounded_value,
                                machine.scored_value,
                                machine.distance.of(64),
-                               machine.single_distance.of(64),
+                               machine.screened_distance.of(64),
                                machine.product.of(64),
                                machine.similarity.of(64),
                                machine.moment,

@@ -156,13 +156,13 @@ class Backend {
   virtual void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
                            const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
                            std::int64_t room, std::int64_t* gains, std::int64_t* near) = 0;
+  virtual bool shadows_pay() const { return false; }  // else nobody asks for gain_bounds
   // Adds to bounds[j] no less than first_gains would to gains[j], from shadows alone, and to near[j] how many rows may
-  // add. Only where shadows pay.
-  virtual bool shadows_pay() const { return false; }
+  // add.
   virtual void gain_bounds(const ShadowFields&, const Band&, const double* /*weight*/, FixedPoint,
                            std::int64_t /*count*/, std::int64_t* /*bounds*/, std::int64_t* /*near*/) {}
-  // The same again, later, from those lists alone; near[j]: their lengths. Rows that add nothing any more may be
-  // dropped from a list: no coverage falls.
+  // What first_gains gave, again, later, from its lists alone; near[j]: their lengths. Rows that add nothing any more
+  // may be dropped from a list: no coverage falls.
   virtual void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
                             std::int64_t* near, std::int64_t* gains) = 0;
   // Coverage by a pick whose list this is: best_i = max(best_i, s_i) over its rows.

@@ -110,7 +110,7 @@ struct Active {
   Active(std::int64_t first, std::int64_t last, std::int64_t total, double floor, const Places& places)
       : behind(total) {
     for (std::int64_t row = first; row < last; ++row) {
-      if (!(places.key(row) >= floor) || places.seen(row) >= total) continue;
+      if (!places.is_behind(row, total, floor)) continue;
       rows.push_back(static_cast<std::int32_t>(row - first));
       behind = std::min(behind, places.seen(row));
     }
@@ -118,8 +118,8 @@ struct Active {
 };
 
 // Rows [first, last) as float32: in place, or the active ones widened, each in its place.
-const float* active_rows(const Field& rows, std::int64_t first, std::int64_t last, const Active& active,
-                         std::unique_ptr<float[]>& wide) {
+const float* widened_rows(const Field& rows, std::int64_t first, std::int64_t last, const Active& active,
+                          std::unique_ptr<float[]>& wide) {
   const Field tile = rows.from(first);
   if (tile.type == Element::f32) return static_cast<const float*>(tile.data);
   wide = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>((last - first) * tile.dim));
@@ -391,7 +391,7 @@ class CpuBackend final : public Backend {
       const Places places(states);
       Active active(first, last, v.rows, floor, places);
       std::unique_ptr<float[]> wide;
-      const float* x = active_rows(rows.x, first, last, active, wide);
+      const float* x = widened_rows(rows.x, first, last, active, wide);
       met += with_rule(rule, [&](auto r) {
         using Rule = decltype(r);
         if constexpr (!Rule::uses_distance)
@@ -608,7 +608,6 @@ class CpuBackend final : public Backend {
                    const Field& candidates, std::int64_t count, const Visit& visit) {
     const auto* y = static_cast<const float*>(candidates.data);
     share_ground(ground, band, [&](std::int64_t first, std::int64_t last, int thread) {
-      if (stop_signal() != 0) return;
       GroundTile tile(ground, band, first, last, weight, fixed);
       for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
         const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
@@ -632,7 +631,9 @@ class CpuBackend final : public Backend {
   template <class Work>
   void share_ground(const Field& ground, const Band& band, const Work& work) {
     share_tiles(band.count, in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows)),
-                work);
+                [&](std::int64_t first, std::int64_t last, int thread) {
+                  if (stop_signal() == 0) work(first, last, thread);
+                });
   }
 
   template <class Work>

@@ -69,7 +69,7 @@ GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, F
 GainSum bound_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed);
 // Which dots are above; returns how many. `count` is a multiple of 8, and `found` has room for eight more.
 std::int64_t find_above(const float* dots, const float* above, std::int64_t count, std::int32_t* found);
-// The same over a list, where `best` is how far each ground row is covered; weight: of each, null: 1.
+// sum_gains over a list, where `best` is how far each ground row is covered; weight: of each, null: 1.
 GainSum sum_listed_gains(const Near* list, std::int64_t count, const float* best, const double* weight,
                          FixedPoint fixed);
 
