@@ -135,6 +135,10 @@ class Campaign:
         while run.process.poll() is None and not (self.folder / ".checkpoint.lock").exists():
             time.sleep(0.01)
 
+    def forget(self):
+        for name in ("checkpoint", "checkpoint.previous", ".checkpoint.lock"):
+            (self.folder / name).unlink(missing_ok=True)
+
     def kill_until_done(self, case, want):
         """(kills, picks that were made again after each, whether the batch is that of the undisturbed run)"""
         kills, redone, reached = 0, [], 0
@@ -159,8 +163,7 @@ class Campaign:
 
     def seconds_to_stop(self, case, longest):
         """From SIGUSR1 to one of the ranks until all have ended; none where the run was done before."""
-        for name in ("checkpoint", "checkpoint.previous", ".checkpoint.lock"):
-            (self.folder / name).unlink(missing_ok=True)
+        self.forget()
         ranks = self.random.choice([1, 2, 3])
         run = Run(self.words(case, True, every="300", streamed=True), ranks)
         self.wait_until_mpi_is_up(run)
@@ -216,8 +219,10 @@ def cost(campaign):
     for case, batch in (("k_center", 12000), ("badge", 8000), ("facility_location", 2000), ("log_det", 4000)):
         words = campaign.words(case, True, every="0.5", streamed=True)
         words[words.index("--batch") + 1] = batch
+        campaign.forget()
         run = Run(words, 2)
-        run.end()
+        if run.end() != 0:
+            sys.exit(run.errors)
         saved = [float(text) for text in re.findall(r"picks, in ([\d.]+) s", run.errors)]
         each = sum(saved) / max(1, len(saved))
         share, usual = 100 * sum(saved) / run.seconds, 100 * each / 300
