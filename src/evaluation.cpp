@@ -10,13 +10,13 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/score_kernel.hpp"
-#include "csv.hpp"
+#include "reading/csv.hpp"
+#include "reading/id_list.hpp"
+#include "reading/loader.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
-#include "seine/id_list.hpp"
 #include "seine/ids.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
 
 namespace seine {
 namespace {

@@ -20,15 +20,15 @@
 #include <string_view>
 #include <vector>
 
-#include "rule_state.hpp"
-#include "seine/atomic_file.hpp"
+#include "atomic_file.hpp"
+#include "engines/rule_state.hpp"
+#include "engines/symmetric.hpp"
+#include "reading/loader.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
 #include "seine/pick.hpp"
 #include "seine/synthesis.hpp"
-#include "symmetric.hpp"
 
 namespace seine {
 namespace {

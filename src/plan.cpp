@@ -6,10 +6,10 @@
 #include <cmath>
 #include <optional>
 
+#include "engines/merge.hpp"
+#include "residency.hpp"
 #include "seine/certificate.hpp"
-#include "seine/merge.hpp"
 #include "seine/ownership.hpp"
-#include "seine/residency.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "backend/row_kernel.hpp"
-#include "best.hpp"
+#include "engines/best.hpp"
 #include "seine/error.hpp"
 
 namespace seine {

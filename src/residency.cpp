@@ -1,4 +1,4 @@
-#include "seine/residency.hpp"
+#include "residency.hpp"
 
 #include <malloc.h>
 #include <unistd.h>
@@ -8,12 +8,12 @@
 #include <fstream>
 
 #include "backend/by_nearest.hpp"
-#include "coverage_bound.hpp"
+#include "engines/coverage_bound.hpp"
+#include "engines/shadows.hpp"
 #include "seine/certificate.hpp"
 #include "seine/ownership.hpp"
 #include "seine/pick.hpp"
 #include "seine/strategy.hpp"
-#include "shadows.hpp"
 
 namespace seine {
 namespace {

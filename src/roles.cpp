@@ -7,8 +7,8 @@
 #include <span>
 #include <utility>
 
+#include "reading/id_list.hpp"
 #include "seine/error.hpp"
-#include "seine/id_list.hpp"
 #include "seine/ids.hpp"
 #include "seine/stop.hpp"
 

@@ -5,18 +5,18 @@
 
 #include <fmt/format.h>
 
-#include "fingerprint.hpp"
+#include "engines/merge.hpp"
+#include "file_lock.hpp"
+#include "overwrite.hpp"
+#include "reading/fingerprint.hpp"
+#include "reading/loader.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
-#include "seine/file_lock.hpp"
 #include "seine/ids.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
-#include "seine/merge.hpp"
-#include "seine/overwrite.hpp"
 #include "seine/pick.hpp"
 #include "seine/roles.hpp"
-#include "seine/stopwatch.hpp"
+#include "stopwatch.hpp"
 
 namespace seine {
 namespace {

@@ -6,11 +6,11 @@
 #include <cstdio>
 #include <random>
 
-#include "coverage_bound.hpp"
+#include "engines/coverage_bound.hpp"
+#include "engines/shadows.hpp"
 #include "seine/cover.hpp"
 #include "seine/pick.hpp"
 #include "selecting.hpp"
-#include "shadows.hpp"
 
 namespace seine::test {
 namespace {

@@ -6,9 +6,9 @@
 
 #include "errors.hpp"
 #include "pools.hpp"
+#include "reading/loader.hpp"
+#include "residency.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
-#include "seine/residency.hpp"
 #include "seine/strategy.hpp"
 #include "seine/synthesis.hpp"
 #include "world.hpp"

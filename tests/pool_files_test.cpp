@@ -12,8 +12,8 @@
 
 #include "backend/row_kernel.hpp"
 #include "errors.hpp"
-#include "hdf5.hpp"
 #include "pools.hpp"
+#include "reading/hdf5.hpp"
 #include "seine/ownership.hpp"
 #include "seine/pool_paths.hpp"
 #include "world.hpp"

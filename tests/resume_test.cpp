@@ -12,7 +12,7 @@
 #include <thread>
 
 #include "errors.hpp"
-#include "seine/file_lock.hpp"
+#include "file_lock.hpp"
 #include "selecting.hpp"
 #include "world.hpp"
 

@@ -7,8 +7,8 @@
 #include <filesystem>
 
 #include "errors.hpp"
-#include "file_rows.hpp"
 #include "pools.hpp"
+#include "reading/file_rows.hpp"
 #include "seine/input.hpp"
 #include "selecting.hpp"
 #include "world.hpp"

@@ -16,7 +16,7 @@
 #include "backend/places.hpp"
 #include "backend/row_kernel.hpp"
 #include "backend/workers.hpp"
-#include "best.hpp"
+#include "engines/best.hpp"
 #include "seine/error.hpp"
 #include "seine/stop.hpp"
 

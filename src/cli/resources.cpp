@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "seine/residency.hpp"
+#include "residency.hpp"
 
 namespace seine {
 namespace {

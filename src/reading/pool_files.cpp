@@ -13,13 +13,13 @@
 #include <optional>
 #include <utility>
 
-#include "hdf5.hpp"
-#include "pool_header.hpp"
-#include "raw_file.hpp"
-#include "row_checks.hpp"
+#include "reading/hdf5.hpp"
+#include "reading/pool_header.hpp"
+#include "reading/raw_file.hpp"
+#include "reading/row_checks.hpp"
+#include "reading/widening.hpp"
 #include "seine/error.hpp"
 #include "seine/row_math.hpp"
-#include "widening.hpp"
 
 namespace seine {
 namespace {

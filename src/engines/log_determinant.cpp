@@ -1,12 +1,12 @@
-#include "seine/log_determinant.hpp"
+#include "engines/log_determinant.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "rule_state.hpp"
+#include "engines/rule_state.hpp"
+#include "engines/symmetric.hpp"
 #include "seine/cover.hpp"
 #include "seine/ownership.hpp"
-#include "symmetric.hpp"
 
 namespace seine {
 namespace {

@@ -1,4 +1,4 @@
-#include "raw_file.hpp"
+#include "reading/raw_file.hpp"
 
 #include <errno.h>
 #include <fcntl.h>

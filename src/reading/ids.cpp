@@ -10,8 +10,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "reading/stored_ids.hpp"
 #include "seine/stop.hpp"
-#include "stored_ids.hpp"
 
 namespace seine {
 namespace {

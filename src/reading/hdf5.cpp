@@ -1,4 +1,4 @@
-#include "hdf5.hpp"
+#include "reading/hdf5.hpp"
 
 #include <errno.h>
 #include <fmt/format.h>
@@ -8,8 +8,8 @@
 #include <cstring>
 #include <utility>
 
-#include "lzf.hpp"
-#include "raw_file.hpp"
+#include "reading/lzf.hpp"
+#include "reading/raw_file.hpp"
 
 namespace seine::h5 {
 namespace {

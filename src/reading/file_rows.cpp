@@ -1,11 +1,11 @@
-#include "file_rows.hpp"
+#include "reading/file_rows.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <functional>
 
 #include "backend/row_kernel.hpp"
-#include "raw_file.hpp"
+#include "reading/raw_file.hpp"
 #include "seine/error.hpp"
 #include "seine/rules.hpp"
 

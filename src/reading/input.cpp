@@ -4,7 +4,7 @@
 
 #include <string_view>
 
-#include "duplicate_ids.hpp"
+#include "reading/duplicate_ids.hpp"
 #include "seine/error.hpp"
 #include "seine/pool_paths.hpp"
 

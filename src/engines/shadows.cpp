@@ -1,9 +1,9 @@
-#include "shadows.hpp"
+#include "engines/shadows.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "symmetric.hpp"
+#include "engines/symmetric.hpp"
 
 namespace seine {
 namespace {

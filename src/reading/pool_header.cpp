@@ -1,11 +1,11 @@
-#include "pool_header.hpp"
+#include "reading/pool_header.hpp"
 
 #include <fmt/format.h>
 
 #include <utility>
 
-#include "hdf5.hpp"
-#include "virtual_dataset.hpp"
+#include "reading/hdf5.hpp"
+#include "reading/virtual_dataset.hpp"
 
 namespace seine {
 namespace {

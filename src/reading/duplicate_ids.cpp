@@ -1,13 +1,13 @@
-#include "duplicate_ids.hpp"
+#include "reading/duplicate_ids.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <string_view>
 
+#include "reading/stored_ids.hpp"
 #include "seine/error.hpp"
 #include "seine/ids.hpp"
-#include "stored_ids.hpp"
 
 namespace seine {
 namespace {

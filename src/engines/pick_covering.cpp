@@ -4,11 +4,11 @@
 #include <optional>
 #include <unordered_map>
 
-#include "coverage_bound.hpp"
+#include "engines/coverage_bound.hpp"
+#include "engines/shadows.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/pick.hpp"
-#include "shadows.hpp"
 
 namespace seine {
 namespace {

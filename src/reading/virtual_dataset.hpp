@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "hdf5.hpp"
+#include "reading/hdf5.hpp"
 
 namespace seine {
 

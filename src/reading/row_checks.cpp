@@ -1,4 +1,4 @@
-#include "row_checks.hpp"
+#include "reading/row_checks.hpp"
 
 #include <algorithm>
 #include <bit>

@@ -1,4 +1,4 @@
-#include "seine/merge.hpp"
+#include "engines/merge.hpp"
 
 #include <algorithm>
 

@@ -2,11 +2,11 @@
 #include <cmath>
 #include <cstring>
 
-#include "rule_state.hpp"
+#include "engines/rule_state.hpp"
+#include "engines/symmetric.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/pick.hpp"
-#include "symmetric.hpp"
 
 namespace seine {
 namespace {

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "residency.hpp"
 #include "seine/console.hpp"
 #include "seine/input.hpp"
 #include "seine/pool.hpp"
-#include "seine/residency.hpp"
 
 namespace seine {
 

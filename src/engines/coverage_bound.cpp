@@ -1,11 +1,11 @@
-#include "coverage_bound.hpp"
+#include "engines/coverage_bound.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "rule_state.hpp"
-#include "seine/log_determinant.hpp"
-#include "symmetric.hpp"
+#include "engines/log_determinant.hpp"
+#include "engines/rule_state.hpp"
+#include "engines/symmetric.hpp"
 
 namespace seine {
 namespace {

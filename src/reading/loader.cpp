@@ -1,4 +1,4 @@
-#include "seine/loader.hpp"
+#include "reading/loader.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -12,12 +12,12 @@
 
 #include "backend/row_kernel.hpp"
 #include "backend/workers.hpp"
-#include "file_rows.hpp"
-#include "fingerprint.hpp"
+#include "reading/file_rows.hpp"
+#include "reading/fingerprint.hpp"
 #include "scorer.hpp"
 #include "seine/error.hpp"
 #include "seine/stop.hpp"
-#include "seine/stopwatch.hpp"
+#include "stopwatch.hpp"
 
 namespace seine {
 namespace {

@@ -1,4 +1,4 @@
-#include "csv.hpp"
+#include "reading/csv.hpp"
 
 #include <fmt/format.h>
 

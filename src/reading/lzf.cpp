@@ -1,4 +1,4 @@
-#include "lzf.hpp"
+#include "reading/lzf.hpp"
 
 #include <hdf5.h>
 

@@ -1,4 +1,4 @@
-#include "widening.hpp"
+#include "reading/widening.hpp"
 
 #include <immintrin.h>
 

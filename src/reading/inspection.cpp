@@ -12,8 +12,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "duplicate_ids.hpp"
-#include "pool_header.hpp"
+#include "reading/duplicate_ids.hpp"
+#include "reading/pool_header.hpp"
 #include "seine/error.hpp"
 #include "seine/ownership.hpp"
 #include "seine/pool_files.hpp"

@@ -1,4 +1,4 @@
-#include "virtual_dataset.hpp"
+#include "reading/virtual_dataset.hpp"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "symmetric.hpp"
+#include "engines/symmetric.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "fingerprint.hpp"
+#include "reading/fingerprint.hpp"
 
 #define XXH_INLINE_ALL  // with the instructions of this build: the library's own are those of any x86-64
 #include <fmt/format.h>
@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "pool_header.hpp"
+#include "reading/pool_header.hpp"
 #include "seine/ownership.hpp"
 
 namespace seine {

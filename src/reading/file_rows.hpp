@@ -5,10 +5,10 @@
 #include <span>
 #include <vector>
 
+#include "reading/spill_file.hpp"
 #include "seine/ownership.hpp"
 #include "seine/pool_files.hpp"
 #include "seine/row_store.hpp"
-#include "spill_file.hpp"
 
 namespace seine {
 

@@ -1,4 +1,4 @@
-#include "seine/id_list.hpp"
+#include "reading/id_list.hpp"
 
 #include <fmt/format.h>
 
@@ -12,7 +12,7 @@
 #include <string_view>
 #include <utility>
 
-#include "hdf5.hpp"
+#include "reading/hdf5.hpp"
 #include "seine/error.hpp"
 
 namespace seine {

@@ -1,6 +1,6 @@
 #include "seine/pick.hpp"
 
-#include "best.hpp"
+#include "engines/best.hpp"
 
 namespace seine {
 

@@ -1,4 +1,4 @@
-#include "spill_file.hpp"
+#include "reading/spill_file.hpp"
 
 #include <errno.h>
 #include <fcntl.h>
