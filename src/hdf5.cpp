@@ -184,6 +184,15 @@ std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std:
   return texts;
 }
 
+void try_text_rows(hid_t dataset, const std::string& path, const std::string& name) {
+  constexpr std::uint64_t rows_at_once = 65536;
+  const std::vector<hsize_t> shape = shape_of(dataset);
+  const Id type(H5Dget_type(dataset), H5Tclose);
+  if (shape.size() != 1 || H5Tis_variable_str(type.get()) <= 0) return;
+  for (std::uint64_t first = 0; first < shape[0]; first += rows_at_once)
+    read_text_rows(dataset, first, std::min<std::uint64_t>(rows_at_once, shape[0] - first), path, name);
+}
+
 Id create_file(const std::string& path) {
   quieten();
   const Id properties(H5Pcreate(H5P_FILE_CREATE), H5Pclose);

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "fence.hpp"
 #include "hdf5.hpp"
 #include "seine/error.hpp"
 
@@ -170,6 +171,11 @@ std::vector<std::string> integers_as_text(hid_t dataset, hid_t type, std::uint64
 }
 
 std::vector<std::string> ids_of_hdf5(const std::string& path) {
+  try_in_child(path, [&](const SayNext& say_next) {
+    const h5::Id tried = h5::open_file(path);
+    say_next("ids");
+    h5::try_text_rows(h5::open_dataset(tried.get(), "ids", path).get(), path, "ids");
+  });
   const h5::Id file = h5::open_file(path);
   const h5::Id dataset = h5::open_dataset(file.get(), "ids", path);
   const h5::Id type(H5Dget_type(dataset.get()), H5Tclose);
