@@ -9,6 +9,8 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
@@ -23,6 +25,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "seine-batch";
+constexpr std::string_view kCsvHeader = "id,row,score,gain\n";
 constexpr std::int64_t kFormatVersion = 1;
 
 // --- formats ---
@@ -94,7 +97,7 @@ std::string hdf5_of(const Batch& batch, const std::string& created) {
 }
 
 std::string csv_of(const Batch& batch) {
-  std::string text = "id,row,score,gain\n";
+  std::string text(kCsvHeader);
   const Selection& picked = batch.selection;
   for (std::size_t i = 0; i < picked.rows.size(); ++i)
     fmt::format_to(std::back_inserter(text), "{},{},{},{}\n", csv_field(batch.ids.as_text(i)), picked.rows[i],
@@ -175,6 +178,25 @@ void require_complete(const Batch& batch) {
           "a batch has an id for every row");
 }
 
+// Whether the file holds nothing that its owner would miss: a batch of seine in any of the formats, or nothing at all.
+bool is_replaceable(const std::string& path) {
+  std::string head(64, '\0');
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return false;
+  file.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<std::size_t>(file.gcount()));
+  if (head.empty() || head.starts_with(kCsvHeader)) return true;
+  if (head.starts_with(fmt::format("{{\n\"format\": \"{}\"", kFormat))) return true;
+  if (!head.starts_with("\x89HDF")) return false;
+  try {
+    const h5::Id batch = h5::open_file(path);
+    // By the names alone: a text in a damaged file can end the library.
+    return H5Aexists(batch.get(), "format") > 0 && H5Aexists(batch.get(), "digest") > 0;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 std::string digest_of(std::span<const std::int64_t> rows) {
@@ -182,8 +204,12 @@ std::string digest_of(std::span<const std::int64_t> rows) {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-void check_output(const std::string& path) {
+void check_output(const std::string& path, bool force) {
   format_of(path);
+  std::error_code ignored;
+  if (!force && std::filesystem::is_regular_file(path, ignored) && !is_replaceable(path))
+    throw Error(Exit::cannot_create,
+                fmt::format("--out {}: a file that is not a batch of seine is there; --force replaces it", path));
   AtomicFile(path).write_text("");  // permissions, quotas and read-only mounts: nothing tells as surely as trying
 }
 

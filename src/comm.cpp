@@ -10,11 +10,15 @@
 #include <system_error>
 #include <utility>
 
+#include "seine/stop.hpp"
+
 namespace seine {
 namespace {
 
-constexpr std::size_t kChunk = std::size_t{1} << 30;  // bytes per message: MPI counts are int
-constexpr int kExchangeTag = 1;
+constexpr std::size_t kChunk = std::size_t{1} << 30;      // bytes per message: MPI counts are int
+constexpr std::size_t kFewValues = 512;                   // that are copied to make room for one more
+constexpr std::uint64_t kStops = std::uint64_t{1} << 63;  // in a number of bytes: the rank wants to stop
+constexpr int kExchangeTag = 1, kNoticeTag = 2;
 
 void check(int status, const char* call) {
   if (status == MPI_SUCCESS) return;
@@ -38,13 +42,24 @@ void in_chunks(std::size_t bytes, Move&& move) {
   for (std::size_t at = 0; at < bytes; at += kChunk) move(at, static_cast<int>(std::min(kChunk, bytes - at)));
 }
 
+// Waits for a collective call to end; meanwhile a signal that comes is told to the ranks that others wait for.
+void wait(MPI_Request request, const char* call) {
+  for (int done = 0; !done;) {
+    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), call);
+    if (!done) stop_signal();
+  }
+}
+
 template <class T>
 void all_reduce(std::span<T> values, MPI_Datatype type, MPI_Op operation, MPI_Comm comm) {
-  in_chunks(values.size_bytes(), [&](std::size_t at, int bytes) {
-    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + at / sizeof(T), bytes / static_cast<int>(sizeof(T)), type,
-                        operation, comm),
-          "MPI_Allreduce");
-  });
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Iallreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), type, operation, comm, &request),
+        "MPI_Iallreduce");
+  wait(request, "MPI_Iallreduce");
+}
+
+bool any_stops(std::span<const std::uint64_t> sizes) {
+  return std::any_of(sizes.begin(), sizes.end(), [](std::uint64_t size) { return (size & kStops) != 0; });
 }
 
 }  // namespace
@@ -90,6 +105,21 @@ Comm Comm::split(int colour) const {
   return Comm(part);
 }
 
+void Comm::heed() const {
+  int signal = stop_signal();
+  if (size_ > 1) all_reduce(std::span(&signal, 1), MPI_INT, MPI_MAX, comm_);
+  if (signal != 0) stop();
+}
+
+// All ranks are here.
+void Comm::stop() const {
+  int signal = stop_signal();
+  if (size_ == 1) throw Error(Exit::stopped, stopped_by(signal));
+  check(MPI_Allreduce(MPI_IN_PLACE, &signal, 1, MPI_INT, MPI_MAX, comm_), "MPI_Allreduce");
+  note_stop(signal);
+  throw AgreedError(Error(Exit::stopped, stopped_by(signal)), size_);
+}
+
 void Comm::barrier() const {
   if (size_ > 1) check(MPI_Barrier(comm_), "MPI_Barrier");
 }
@@ -100,12 +130,32 @@ void Comm::broadcast(std::string& text, int from) const {
   broadcast(std::span<char>(text), from);
 }
 
+template <class T>
+void Comm::reduce(std::span<T> values, MPI_Datatype type, MPI_Op operation) const {
+  if (is_self()) return;
+  if (size_ == 1 || values.size() > kFewValues) heed();
+  if (size_ == 1) return;
+  if (values.size() > kFewValues) {
+    in_chunks(values.size_bytes(), [&](std::size_t at, int bytes) {
+      check(MPI_Allreduce(MPI_IN_PLACE, values.data() + at / sizeof(T), bytes / static_cast<int>(sizeof(T)), type,
+                          operation, comm_),
+            "MPI_Allreduce");
+    });
+    return;
+  }
+  std::vector<T> with_signal(values.begin(), values.end());
+  with_signal.push_back(static_cast<T>(stop_signal()));
+  all_reduce(std::span(with_signal), type, operation, comm_);
+  if (with_signal.back() != 0) stop();
+  std::copy_n(with_signal.begin(), values.size(), values.begin());
+}
+
 void Comm::sum(std::span<std::int64_t> values) const {
-  if (size_ > 1) all_reduce(values, MPI_INT64_T, MPI_SUM, comm_);
+  reduce(values, MPI_INT64_T, MPI_SUM);
 }
 
 void Comm::max(std::span<double> values) const {
-  if (size_ > 1) all_reduce(values, MPI_DOUBLE, MPI_MAX, comm_);
+  reduce(values, MPI_DOUBLE, MPI_MAX);
 }
 
 std::int64_t Comm::sum(std::int64_t value) const {
@@ -144,18 +194,24 @@ void Comm::broadcast_bytes(std::span<std::byte> bytes, int from) const {
 }
 
 std::vector<std::byte> Comm::gather_bytes(std::span<const std::byte> mine) const {
-  if (size_ == 1) return {mine.begin(), mine.end()};
+  if (size_ == 1) {
+    if (!is_self()) heed();
+    return {mine.begin(), mine.end()};
+  }
   const auto ranks = static_cast<std::size_t>(size_);
   std::vector<std::uint64_t> sizes(ranks);
-  const std::uint64_t own = mine.size();
-  check(MPI_Allgather(&own, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_), "MPI_Allgather");
+  const std::uint64_t own = mine.size() | (stop_signal() ? kStops : 0);
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Iallgather(&own, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_, &request), "MPI_Iallgather");
+  wait(request, "MPI_Iallgather");
+  if (any_stops(sizes)) stop();
   std::vector<std::size_t> first(ranks + 1, 0);
   std::partial_sum(sizes.begin(), sizes.end(), first.begin() + 1);
   std::vector<std::byte> all(first.back());
 
   if (all.size() <= kChunk) {
     const std::vector<int> counts(sizes.begin(), sizes.end()), places(first.begin(), first.end() - 1);
-    check(MPI_Allgatherv(mine.data(), static_cast<int>(own), MPI_BYTE, all.data(), counts.data(), places.data(),
+    check(MPI_Allgatherv(mine.data(), static_cast<int>(mine.size()), MPI_BYTE, all.data(), counts.data(), places.data(),
                          MPI_BYTE, comm_),
           "MPI_Allgatherv");
     return all;
@@ -168,11 +224,19 @@ std::vector<std::byte> Comm::gather_bytes(std::span<const std::byte> mine) const
 
 std::vector<std::vector<std::byte>> Comm::exchange_bytes(const std::vector<std::span<const std::byte>>& to) const {
   require(to.size() == static_cast<std::size_t>(size_), "one part for each rank");
-  if (size_ == 1) return {{to[0].begin(), to[0].end()}};
+  if (size_ == 1) {
+    if (!is_self()) heed();
+    return {{to[0].begin(), to[0].end()}};
+  }
   const auto ranks = static_cast<std::size_t>(size_);
   std::vector<std::uint64_t> outgoing(ranks), incoming(ranks);
-  for (std::size_t r = 0; r < ranks; ++r) outgoing[r] = to[r].size();
-  check(MPI_Alltoall(outgoing.data(), 1, MPI_UINT64_T, incoming.data(), 1, MPI_UINT64_T, comm_), "MPI_Alltoall");
+  const std::uint64_t stops = stop_signal() ? kStops : 0;
+  for (std::size_t r = 0; r < ranks; ++r) outgoing[r] = to[r].size() | stops;
+  MPI_Request sizes = MPI_REQUEST_NULL;
+  check(MPI_Ialltoall(outgoing.data(), 1, MPI_UINT64_T, incoming.data(), 1, MPI_UINT64_T, comm_, &sizes),
+        "MPI_Ialltoall");
+  wait(sizes, "MPI_Ialltoall");
+  if (any_stops(incoming)) stop();
 
   std::vector<std::vector<std::byte>> in(ranks);
   for (std::size_t r = 0; r < ranks; ++r) in[r].resize(incoming[r]);
@@ -204,15 +268,50 @@ std::vector<std::vector<std::byte>> Comm::exchange_bytes(const std::vector<std::
 void Comm::agree_on(const std::optional<Error>& mine) const {
   if (size_ == 1) {
     if (mine) throw *mine;
+    if (!is_self()) heed();
     return;
   }
-  int failing = mine ? rank_ : size_;
-  check(MPI_Allreduce(MPI_IN_PLACE, &failing, 1, MPI_INT, MPI_MIN, comm_), "MPI_Allreduce");
-  if (failing == size_) return;
+  // Faults before signals, and of several the lowest rank's.
+  const bool fails = mine && mine->code() != Exit::stopped, stops = mine || stop_signal() != 0;
+  int failing = fails ? rank_ : stops ? size_ : size_ + 1;
+  all_reduce(std::span(&failing, 1), MPI_INT, MPI_MIN, comm_);
+  if (failing > size_) return;
+  if (failing == size_) stop();
   const Exit code = broadcast(mine ? mine->code() : Exit::bug, failing);
   std::string text = mine ? mine->what() : "";
   broadcast(text, failing);
   throw AgreedError(Error(code, text), size_);
+}
+
+Notice::~Notice() {
+  for (MPI_Request& request : sent_)
+    if (is_running() && request != MPI_REQUEST_NULL) MPI_Request_free(&request);
+}
+
+void Notice::post(int word) {
+  word_ = word;
+  for (int rank = 0; rank < comm_.size(); ++rank)
+    if (rank != comm_.rank())
+      check(MPI_Isend(&word_, 1, MPI_INT, rank, kNoticeTag, comm_.comm_, &sent_.emplace_back()), "MPI_Isend");
+}
+
+int Notice::seen() {
+  if (comm_.size() == 1) return 0;
+  int is_there = 0, word = 0;
+  MPI_Status status;
+  check(MPI_Iprobe(MPI_ANY_SOURCE, kNoticeTag, comm_.comm_, &is_there, &status), "MPI_Iprobe");
+  if (!is_there) return 0;
+  check(MPI_Recv(&word, 1, MPI_INT, status.MPI_SOURCE, kNoticeTag, comm_.comm_, MPI_STATUS_IGNORE), "MPI_Recv");
+  ++seen_;
+  return word;
+}
+
+void Notice::settle() {
+  if (comm_.size() == 1) return;
+  const std::int64_t posted = sent_.empty() ? 0 : 1, others = comm_.sum(posted) - posted;
+  while (seen_ < others) seen();
+  check(MPI_Waitall(static_cast<int>(sent_.size()), sent_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+  sent_.clear();
 }
 
 MpiSession::MpiSession(int* argc, char*** argv) {

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "seine/stop.hpp"
 #include "stored_ids.hpp"
 
 namespace seine {
@@ -78,11 +79,13 @@ std::vector<std::int64_t> find_rows(const Comm& comm, const PoolFiles& files, co
     for (std::size_t i = 0; i < ids.size(); ++i)
       if (const std::optional<Id> key = key_of(ids[i])) known_as[i] = wanted.insert(*key, static_cast<std::int64_t>(i));
     std::vector<Found> found;
-    for (const Ownership::Run& run : own.runs())
+    for (const Ownership::Run& run : own.runs()) {
+      stop_if_asked();
       visit_ids(files, run.first, run.count, [&](std::int64_t row, const auto& id) {
         if constexpr (std::is_convertible_v<decltype(id), Id>)
           if (const auto position = wanted.find(id)) found.push_back({*position, row});
       });
+    }
     return found;
   });
   std::vector<std::int64_t> row_at(ids.size(), -1);

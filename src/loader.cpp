@@ -17,6 +17,7 @@
 #include "fingerprint.hpp"
 #include "scorer.hpp"
 #include "seine/error.hpp"
+#include "seine/stop.hpp"
 
 namespace seine {
 namespace {
@@ -264,6 +265,7 @@ class Loading {
       if (b > faulty) return;
       const Block& block = blocks[static_cast<std::size_t>(b)];
       try {
+        stop_if_asked();
         Target target;
         if (!room_)
           target = {all.x + (block.at - start) * format_.x_bytes(), all.a + (block.at - start) * format_.classes};

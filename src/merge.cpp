@@ -20,6 +20,18 @@ std::vector<NodePick> picks_of(std::int64_t node, const Picked& picked) {
   return picks;
 }
 
+// The strategy at one place of the tree, or what an earlier run found there.
+Picked pick_at(Pool& pool, const Task& task) {
+  if (const Progress& before = task.before(); before.finished) return {before.selection, 0, 0, before.represents};
+  Picked picked = task.entry.pick(pool, task);
+  if (!task.resume) return picked;
+  pool.comm().heed();  // what was cut short is no result
+  task.resume->change(task.place, [&](Progress& progress) {
+    progress = {picked.selection, {}, picked.represents, {}, true};
+  });
+  return picked;
+}
+
 // The strategy on every partition of this rank; everybody's picks.
 std::vector<NodePick> run_leaves(Pool& pool, const Task& task, std::int64_t partitions) {
   std::vector<std::int32_t> part_of;
@@ -29,24 +41,33 @@ std::vector<NodePick> run_leaves(Pool& pool, const Task& task, std::int64_t part
         static_cast<std::uint64_t>(partitions)));
   const Comm self = Comm::self();
   std::vector<Pool::Part> parts = pool.regroup(part_of, self);
-  const std::vector<NodePick> mine = pool.comm().agree([&] {
-    std::vector<NodePick> picks;
-    for (Pool::Part& part : parts) {
-      Pool::Part leaf = std::move(part);  // and its memory ends with it
-      Task local = task;
-      local.batch = std::min(task.batch, leaf.pool.candidates());
-      local.ground = nullptr;
-      local.console = nullptr;
-      if (local.batch == 0) continue;
-      for (const NodePick& pick : picks_of(leaf.part, task.entry.pick(leaf.pool, local))) picks.push_back(pick);
-    }
-    return picks;
-  });
-  return pool.comm().gather(std::span<const NodePick>(mine));
+  std::vector<NodePick> all;
+  std::size_t next = 0;
+  do {  // until it is time for a checkpoint, or all are done
+    const std::vector<NodePick> mine = pool.comm().agree([&] {
+      std::vector<NodePick> picks;
+      while (next < parts.size()) {
+        Pool::Part leaf = std::move(parts[next++]);  // and its memory ends with it
+        Task local = task;
+        local.batch = std::min(task.batch, leaf.pool.candidates());
+        local.ground = nullptr;
+        local.console = nullptr;
+        local.place = {0, leaf.part};
+        if (local.batch == 0) continue;
+        for (const NodePick& pick : picks_of(leaf.part, pick_at(leaf.pool, local))) picks.push_back(pick);
+        if (task.resume && task.resume->is_time()) break;
+      }
+      return picks;
+    });
+    const std::vector<NodePick> everybodys = pool.comm().gather(std::span<const NodePick>(mine));
+    all.insert(all.end(), everybodys.begin(), everybodys.end());
+    if (task.resume) task.resume->save_if_due();
+  } while (pool.comm().sum(std::int64_t{next < parts.size()}) > 0);
+  return all;
 }
 
 // One node above the leaves: the union of its children's picks as a pool of its own.
-Picked run_node(Pool& pool, const Task& task, std::span<const NodePick> picks, int level) {
+Picked run_node(Pool& pool, const Task& task, std::span<const NodePick> picks, const Place& place) {
   std::vector<std::int64_t> rows;
   for (const NodePick& pick : picks) rows.push_back(pick.row);
   Pool node = pool.only(rows);
@@ -58,9 +79,10 @@ Picked run_node(Pool& pool, const Task& task, std::span<const NodePick> picks, i
   }
   Task above = task;
   above.batch = std::min(task.batch, node.candidates());
-  above.level = level;
+  above.level = place.level;
+  above.place = place;
   if (!above.ground) above.ground = &pool;
-  return task.entry.pick(node, above);
+  return pick_at(node, above);
 }
 
 }  // namespace
@@ -86,7 +108,7 @@ Picked pick_merged(Pool& pool, const Task& task) {
     picks.clear();
     for (std::size_t node = 0; node < unions.size(); ++node) {
       if (unions[node].empty()) continue;
-      picked = run_node(pool, task, unions[node], level);
+      picked = run_node(pool, task, unions[node], {level, static_cast<std::int64_t>(node)});
       const std::vector<NodePick> above = picks_of(static_cast<std::int64_t>(node), picked);
       picks.insert(picks.end(), above.begin(), above.end());
     }

@@ -19,11 +19,11 @@ std::vector<std::string> input_paths(const PoolRequest& request) {
   return paths;
 }
 
-void refuse_to_overwrite(const std::string& output, std::span<const std::string> inputs) {
+void refuse_to_overwrite(const std::string& option, const std::string& output, std::span<const std::string> inputs) {
   for (const std::string& input : inputs) {
     std::error_code ignored;  // what is not there cannot be overwritten
-    if (std::filesystem::equivalent(output, input, ignored))
-      throw Error(Exit::usage, fmt::format("--out {}: this would overwrite the input {}", output, input));
+    if (output == input || std::filesystem::equivalent(output, input, ignored))
+      throw Error(Exit::usage, fmt::format("{} {}: this would overwrite {}", option, output, input));
   }
 }
 

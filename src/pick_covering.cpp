@@ -31,14 +31,31 @@ class Coverage {
     ++picks_;
     seine::raise(ground_, pick, best_);
     const std::vector<float> now = best_.to_host();
-    for (std::size_t i = 0; i < now.size(); ++i) raise_to(i, now[i]);
+    for (std::size_t i = 0; i < now.size(); ++i) raise_to(i, now[i], picks_);
   }
   void raise(const Near* list, std::int64_t length) {
     ++picks_;
     ground_.backend().raise_listed(list, length, best_.data());
     std::vector<Near> rows(static_cast<std::size_t>(length));
     if (length > 0) ground_.backend().copy_out(rows.data(), list, rows.size() * sizeof(Near));
-    for (const Near& near : rows) raise_to(static_cast<std::size_t>(near.row), near.similarity);
+    for (const Near& near : rows) raise_to(static_cast<std::size_t>(near.row), near.similarity, picks_);
+  }
+
+  // The picks of a run that was stopped, in order and in one pass.
+  void raise_in_order(const Packed& picks) {
+    Backend& backend = ground_.backend();
+    const Field& all = picks.vectors().x;
+    std::vector<float> now;
+    ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
+      now.resize(static_cast<std::size_t>(piece.rows));
+      for (std::int64_t k = 0; k < picks.rows(); ++k) {
+        backend.raise(piece.x, piece.rows, all.from(k), 1, best_.data() + first);
+        best_.read(now, first);
+        for (std::size_t i = 0; i < now.size(); ++i)
+          raise_to(static_cast<std::size_t>(first) + i, now[i], picks_ + 1 + k);
+      }
+    });
+    picks_ += picks.rows();
   }
 
   // Adds to `losses` what these candidates have lost since `since` picks: at the rows that were covered better since,
@@ -91,11 +108,11 @@ class Coverage {
     }
   }
 
-  void raise_to(std::size_t row, float similarity) {
+  void raise_to(std::size_t row, float similarity, std::int64_t picks) {
     if (!(similarity > now_[row])) return;
     now_[row] = similarity;
-    history_[row].push_back({picks_, similarity});
-    raised_at_[row] = picks_;
+    history_[row].push_back({picks, similarity});
+    raised_at_[row] = picks;
   }
 
   const Pool& ground_;
@@ -192,7 +209,30 @@ class CoveringEngine {
   }
 
   Picked run() {
+    try {
+      go_on_from(task_.before());
+      pick_all();
+    } catch (const Error& error) {
+      // What is known of gains took long to find out.
+      if (error.code() == Exit::stopped && task_.resume)
+        task_.resume->change(task_.place, [&](Progress& progress) {
+          progress.selection = picked_.selection;
+          progress.gains = known_gains();
+        });
+      throw;
+    }
+    picked_.pairs = static_cast<double>(pairs_ + (bound_ ? bound_->products() : 0));
+    return std::move(picked_);
+  }
+
+ private:
+  static constexpr std::int64_t kRowsPerDimension = 16;  // else the bound by moments costs too much of what it saves
+  static constexpr std::int64_t kFront = 1024;
+  static constexpr std::int64_t kBlock = 16, kLargestBlock = 512;  // candidates brought up to date together
+
+  void pick_all() {
     while (picks_ < task_.batch) {
+      keep();
       if (front_.empty() || behind(front_.front(), behind_front_)) {
         refill();
         continue;
@@ -207,14 +247,46 @@ class CoveringEngine {
       }
       bring_up_to_date(next_block());
     }
-    picked_.pairs = static_cast<double>(pairs_ + (bound_ ? bound_->products() : 0));
-    return std::move(picked_);
   }
 
- private:
-  static constexpr std::int64_t kRowsPerDimension = 16;  // else the bound by moments costs too much of what it saves
-  static constexpr std::int64_t kFront = 1024;
-  static constexpr std::int64_t kBlock = 16, kLargestBlock = 512;  // candidates brought up to date together
+  // --- A run that was stopped ---
+
+  // Its picks, and the gains that it knew; lists are made anew.
+  void go_on_from(const Progress& before) {
+    picked_.selection = before.selection;
+    const std::vector<std::int64_t>& rows = picked_.selection.rows;
+    picks_ = static_cast<std::int64_t>(rows.size());
+    std::vector<std::int64_t> known;
+    for (const KnownGain& gain : before.gains) known.push_back(gain.row);
+    pool_.for_own(known, [&](std::int64_t own, std::size_t i) {
+      const KnownGain& gain = before.gains[i];
+      standing_[static_cast<std::size_t>(own)] = {gain.gain, gain.row, gain.known_at,
+                                                  room_of_all_ > 0 ? std::max<std::int64_t>(picks_, 1) : kNotListed};
+    });
+    pool_.for_own(rows, [&](std::int64_t own, std::size_t) { open_[static_cast<std::size_t>(own)] = 0; });
+    in_chunks(pool_, rows, [&](const Packed& picks) { coverage_.raise_in_order(picks); });
+  }
+
+  // Of the own candidates. What standing_ says of those in the front is older, and still a bound.
+  std::vector<KnownGain> known_gains() const {
+    std::vector<KnownGain> known;
+    for (std::size_t i = 0; i < standing_.size(); ++i)
+      if (open_[i] && standing_[i].known_at != kNever)
+        known.push_back({standing_[i].row, standing_[i].bound, standing_[i].known_at});
+    return known;
+  }
+
+  // Also says that all before it was done on all ranks, so picks come after it.
+  void keep() {
+    const auto picks = [&](Progress& progress) {
+      if (progress.selection.rows.size() != picked_.selection.rows.size()) progress.selection = picked_.selection;
+    };
+    const auto columns = [&](Progress& progress) {
+      put_back();
+      progress.gains = known_gains();
+    };
+    task_.keep(pool_.comm(), picks, columns);
+  }
 
   // Of a list, so that every candidate may have one.
   std::int64_t room_of_list() const {

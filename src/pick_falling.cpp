@@ -106,6 +106,7 @@ class FallingEngine {
 
   Picked run() {
     if (how_.first && task_.batch > 0) first_pick();
+    go_on_from(task_.before());
     for (; log_.size() < task_.batch; ++picked_.rounds) round();
     if (how_.rule == RuleKind::nearest) picked_.farthest = farthest();
     if (how_.rule == RuleKind::race && task_.request.reduce == Reduce::merge) picked_.represents = represented();
@@ -118,9 +119,23 @@ class FallingEngine {
     const std::int64_t row = how_.first->row;
     const Packed packed = pool_.fetch(std::span(&row, 1));
     picked_.selection.add(row, pool_.fetch_scores(std::span(&row, 1))[0], how_.first->gain);
-    log_.add(packed.bytes(0).data(), packed.residuals(0), 0.0);
+    log_pick(packed, 0, 0.0);
     mask({&row, 1});
     bring_up_to_date(kNoCandidate.value);  // clocks start with it: keys may rise this once
+  }
+
+  // The other picks of a run that was stopped. Rows see them when their keys ask for it.
+  void go_on_from(const Progress& before) {
+    const auto known = static_cast<std::size_t>(log_.size());
+    if (before.selection.rows.size() <= known) return;
+    picked_.selection = before.selection;
+    const auto rows = std::span(before.selection.rows).subspan(known);
+    in_chunks(pool_, rows, [&](const Packed& packed) {
+      for (std::int64_t i = 0; i < packed.rows(); ++i)
+        log_pick(packed, i, before.moments[static_cast<std::size_t>(log_.size())]);
+    });
+    mask(rows);
+    clock_ = moments_.back();
   }
 
   void bring_up_to_date(double floor) {
@@ -130,7 +145,8 @@ class FallingEngine {
   // Until the best of the own rows that `among` accepts are exact: three quarters of `count`, or all there are. The
   // first wave takes about as many rows as the last round needed: some pools lose few bounds to a round, others most.
   void surface(std::int64_t count, const Array<std::uint8_t>& among) {
-    for (double wave = std::max(2.0 * static_cast<double>(count), last_wave_ / 2);; wave *= kWaveGrowth) {
+    for (double wave = std::max(2.0 * static_cast<double>(count), last_wave_ / 2); stop_signal() == 0;
+         wave *= kWaveGrowth) {
       const double floor = backend_.nth(whole_.key.data(), among.data(), pool_.own(), static_cast<std::int64_t>(wave));
       bring_up_to_date(floor);
       last_wave_ = wave;
@@ -156,7 +172,13 @@ class FallingEngine {
     while (exact < best_.size() && exact < static_cast<std::size_t>(wanted) && applied[exact] == log_.size()) ++exact;
     const Candidate bound = exact < best_.size() ? best_[exact] : kNoCandidate;
     best_.resize(exact);
+    const std::int64_t before = log_.size();
     pick_among(bound);
+    task_.keep(pool_.comm(), [&](Progress& progress) {
+      progress.selection = picked_.selection;
+      progress.moments = moments_;
+    });
+    require(log_.size() > before, "a round makes at least one pick");
     task_.report(log_.size());
   }
 
@@ -178,7 +200,7 @@ class FallingEngine {
 
     std::vector<std::int64_t> taken;
     double floor = HUGE_VAL;
-    while (log_.size() < task_.batch) {
+    while (log_.size() < task_.batch && stop_signal() == 0) {
       const auto winner = backend_.top(filling_ ? filler.data() : near.key.data(), open.data(), names.data(), count, 1);
       if (winner.empty() || !beats(winner[0], bound)) break;
       if (!filling_ && how_.filler && !(winner[0].value > kNoCandidate.value)) break;  // the filler decides
@@ -201,11 +223,11 @@ class FallingEngine {
       const std::uint8_t closed = 0;
       open.write(std::span(&closed, 1), at);
     }
-    require(!taken.empty(), "a round makes at least one pick");
     mask(taken);
   }
 
   void log_pick(const Packed& packed, std::int64_t at, double moment) {
+    moments_.push_back(moment);
     if (how_.rule != RuleKind::variance) {
       log_.add(packed.bytes(at).data(), packed.residuals(at), moment);
       return;
@@ -273,6 +295,7 @@ class FallingEngine {
   const std::int64_t round_rows_;
   bool filling_ = false;
   double clock_ = 0;
+  std::vector<double> moments_;  // of the picks
   std::int64_t pairs_ = 0;
   double last_wave_ = 0;
   Picked picked_;

@@ -10,6 +10,7 @@
 #include "seine/error.hpp"
 #include "seine/id_list.hpp"
 #include "seine/ids.hpp"
+#include "seine/stop.hpp"
 
 namespace seine {
 namespace {
@@ -98,11 +99,13 @@ std::vector<Role> read_roles(const Comm& comm, const PoolFiles& files, const Own
   const std::int64_t by_lists = count_candidates(comm, roles);
   comm.agree([&] {
     std::size_t local = 0;
-    for (const Ownership::Run& run : files.shape().labels ? own.runs() : std::vector<Ownership::Run>())
+    for (const Ownership::Run& run : files.shape().labels ? own.runs() : std::vector<Ownership::Run>()) {
+      stop_if_asked();
       for (std::int64_t label : files.read_integers(Dataset::labels, run.first, run.count)) {
         if (label >= 0) roles[local] = Role::labelled;
         ++local;
       }
+    }
   });
   const std::int64_t left = count_candidates(comm, roles);
   comm.agree([&] {

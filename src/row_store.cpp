@@ -8,6 +8,7 @@
 #include "seine/error.hpp"
 #include "seine/order.hpp"
 #include "seine/ownership.hpp"
+#include "seine/stop.hpp"
 
 namespace seine {
 namespace {
@@ -125,7 +126,7 @@ struct RowStore::Streamed {
     std::future<void> coming = begin(staged[0]);
     for (int k = 0;; k = 1 - k) {
       coming.get();
-      if (staged[k].positions.empty()) return;
+      if (staged[k].positions.empty() || stop_signal() != 0) return;
       coming = begin(staged[1 - k]);
       const Staged& here = staged[k];
       const auto count = static_cast<std::int64_t>(here.positions.size());

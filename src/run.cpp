@@ -8,6 +8,7 @@
 #include "fingerprint.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
+#include "seine/file_lock.hpp"
 #include "seine/ids.hpp"
 #include "seine/input.hpp"
 #include "seine/loader.hpp"
@@ -67,6 +68,31 @@ std::int64_t memory_of_engines(const Room& room, const Backend& backend) {
   return device > 0 ? std::min(room.left() / 2, device / 4) : room.left() / 2;
 }
 
+// What the lists of ids came to, whatever their files are called.
+void expect_roles(Resume& resume, const Pool& pool) {
+  constexpr std::pair<Role, const char*> kNames[] = {{Role::labelled, "labelled"},
+                                                     {Role::pending, "pending"},
+                                                     {Role::bystander, "exclude"},
+                                                     {Role::candidate, "candidates"}};
+  for (const auto& [role, name] : kNames) {
+    std::int64_t sums[2] = {0, 0};
+    std::uint64_t hash = 0;
+    for (std::size_t i = 0; i < pool.columns.rows.size(); ++i)
+      if (pool.columns.role[i] == role) {
+        ++sums[0];
+        hash += random_bits(0, Purpose(name).key, static_cast<std::uint64_t>(pool.columns.rows[i]));
+      }
+    sums[1] = static_cast<std::int64_t>(hash);
+    pool.comm().sum(sums);
+    resume.expect(name, fmt::format("{} rows ({:016x})", sums[0], static_cast<std::uint64_t>(sums[1])));
+  }
+}
+
+std::string fingerprint_of(const Input& input) {
+  return input.outside ? combined_fingerprint(input.pool.fingerprint, input.outside->fingerprint)
+                       : input.pool.fingerprint;
+}
+
 }  // namespace
 
 void check_request(const Request& request) {
@@ -92,12 +118,16 @@ void check_request(const Request& request) {
     throw usage(fmt::format("--score-power: strategy {} takes no weights", entry.name));
 }
 
-Batch select(const Request& request, const Comm& comm, Backend& backend, const Console& console) {
+Batch select(const Request& request, const Comm& comm, Backend& backend, const Console& console, Resume* resume) {
   check_request(request);
   const Entry& entry = strategy(request.strategy);
   Input input = read_input(request, entry, comm, backend, console);
   Stopwatch watch;
   Pool& whole = input.pool.pool;
+  if (resume) {
+    resume->expect("pool_fingerprint", fingerprint_of(input));
+    expect_roles(*resume, whole);
+  }
   Batch batch;
   batch.strategy = request.strategy;
   batch.request_json = request.to_json();
@@ -113,6 +143,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   task.batch = std::min(request.batch, whole.candidates());
   task.unit_rows = input.unit_rows;
   task.console = comm.is_root() ? &console : nullptr;
+  task.resume = resume;
   Prior prior;
   if (input.outside) prior.outside = &input.outside->pool;
   task.prior = &prior;
@@ -155,8 +186,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   batch.selection = std::move(picked.selection);
   batch.ids = fetch_ids(comm, input.opened.files, batch.selection.rows);
   batch.digest = digest_of(batch.selection.rows);
-  batch.pool_fingerprint = input.pool.fingerprint;
-  if (input.outside) batch.pool_fingerprint = combined_fingerprint(batch.pool_fingerprint, input.outside->fingerprint);
+  batch.pool_fingerprint = fingerprint_of(input);
   batch.timing.read = input.pool.read_seconds + (input.outside ? input.outside->read_seconds : 0) + watch.lap();
   batch.timing.ranks = comm.size();
   batch.timing.threads = std::max(1, request.pool.threads);
@@ -164,17 +194,52 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   return batch;
 }
 
+namespace {
+
+// Before any work. On rank 0 alone.
+void check_outputs(const Request& request) {
+  const std::vector<std::string> inputs = input_paths(request.pool);
+  refuse_to_overwrite("--out", request.out, inputs);
+  if (!request.checkpoint.empty()) {
+    refuse_to_overwrite("--checkpoint", request.checkpoint, inputs);
+    refuse_to_overwrite("--checkpoint", request.checkpoint, std::span(&request.out, 1));
+  }
+  check_output(request.out, request.force);
+}
+
+Batch select_resumably(const Request& request, const Comm& comm, Backend& backend, const Console& console,
+                       Resume& resume) {
+  try {
+    Batch batch = select(request, comm, backend, console, &resume);
+    comm.heed();
+    resume.close();
+    return batch;
+  } catch (const Error& error) {
+    if (error.code() == Exit::stopped) resume.stop();
+    throw;
+  }
+}
+
+}  // namespace
+
 Batch select_and_write(const Request& request, const Comm& comm, Backend& backend, const Console& console) {
   check_request(request);
+  std::optional<FileLock> out, checkpoint;
   comm.agree([&] {
     if (!comm.is_root()) return;
-    refuse_to_overwrite(request.out, input_paths(request.pool));
-    check_output(request.out);
+    check_outputs(request);
+    out.emplace(request.out);
+    if (!request.checkpoint.empty()) checkpoint.emplace(request.checkpoint);
   });
-  Batch batch = select(request, comm, backend, console);
+  std::optional<Resume> resume;
+  if (!request.checkpoint.empty()) resume.emplace(comm, request, console);
+  Batch batch =
+      resume ? select_resumably(request, comm, backend, console, *resume) : select(request, comm, backend, console);
   Stopwatch watch;
   comm.agree([&] {
-    if (comm.is_root()) write_batch(request.out, batch);
+    if (!comm.is_root()) return;
+    write_batch(request.out, batch);
+    if (resume) resume->remove();  // after the batch: a run that is killed between them does its end again
   });
   batch.timing.write = watch.lap();
   return batch;

@@ -253,10 +253,10 @@ TEST(WrongUsage, WordsAreKnownOnes) {
   expect_error({"synth", "--out", "d", "--ids", "uuid"}, 64, "string");
 }
 
-TEST(WrongUsage, WhatComesLater) {
-  expect_error(select_10({"--checkpoint", "c.h5"}), 64, "not yet");
-  expect_error(select_10({"--checkpoint", "c.h5", "--checkpoint-every", "60"}), 64, "not yet");
-  expect_error(select_10({"--restart"}), 64, "not yet");
+TEST(WrongUsage, CheckpointOptions) {
+  expect_error(select_10({"--checkpoint", "c", "--checkpoint-every", "0"}), 64, "--checkpoint-every");
+  expect_error(select_10({"--checkpoint-every", "60"}), 64, "needs --checkpoint");
+  expect_error(select_10({"--restart"}), 64, "needs --checkpoint");
 }
 
 // What goes on to the pool ends there: the request itself was right.
@@ -319,7 +319,7 @@ TEST(Config, FaultsNameTheKey) {
   expect_fault("score-power = 1\nscore_power = 2", "twice");
   expect_fault("threads = 0", "--threads");
   expect_fault("seed = 1\nthreads = = 2", "bad.toml:2");
-  expect_fault("checkpoint = \"c.h5\"", "not yet");
+  expect_fault("checkpoint-every = 5", "needs --checkpoint");
 }
 
 TEST(Config, ThatIsNotThere) {
@@ -366,7 +366,7 @@ TEST(Plan, WrongUsage) {
   expect_error(plan({"--pool", "x.h5"}), 64, "--pool is given");
   expect_error(plan({"--classes", "many"}), 64, "--classes");
   expect_error(plan({"--keep", "2"}), 64, "--score");
-  expect_error(plan({"--checkpoint", "c.h5"}), 64, "not yet");
+  expect_error(plan({"--restart"}), 64, "needs --checkpoint");
   expect_error({"plan", "--strategy", "random", "--batch", "1", "--pool", "/none/x.h5"}, 66, "/none/x.h5");
 }
 

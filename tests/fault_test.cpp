@@ -1,19 +1,15 @@
 // Black box: the real executable (environment variable SEINE_BIN) under the real mpirun, at 1 and 3 ranks. Every fault
 // of the contract's section 2 and every wrong option: the exit code, exactly one line `seine: error: ...` that names
 // file, dataset and row, no output, no temporary file, no hang.
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>
-#include <spawn.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -24,94 +20,13 @@
 #include <sstream>
 #include <thread>
 
+#include "launching.hpp"
 #include "pools.hpp"
-
-extern char** environ;
 
 namespace seine::test {
 namespace {
 
 namespace fs = std::filesystem;
-using Words = std::vector<std::string>;
-constexpr double kLimitSeconds = 20;
-
-std::string content(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-struct Ended {
-  int code = -1;
-  bool hung = false;
-  double seconds = 0;
-  std::string out, err;
-
-  Words error_lines() const {
-    Words lines;
-    std::istringstream text(err);
-    for (std::string line; std::getline(text, line);)
-      if (line.starts_with("seine: error:")) lines.push_back(line);
-    return lines;
-  }
-};
-
-// Runs SEINE_BIN with these words under mpirun; ends the whole group after the limit.
-Ended launch(int ranks, const Words& words, double limit = kLimitSeconds) {
-  const Folder folder;
-  Words all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
-               "--oversubscribe", std::getenv("SEINE_BIN")};
-  all.insert(all.end(), words.begin(), words.end());
-  std::vector<char*> argv;
-  for (std::string& word : all) argv.push_back(word.data());
-  argv.push_back(nullptr);
-
-  const std::string out = folder.path() + "/out", err = folder.path() + "/err";
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, 1, out.c_str(), O_WRONLY | O_CREAT, 0600);
-  posix_spawn_file_actions_addopen(&files, 2, err.c_str(), O_WRONLY | O_CREAT, 0600);
-  posix_spawnattr_t how;
-  posix_spawnattr_init(&how);
-  posix_spawnattr_setflags(&how, POSIX_SPAWN_SETPGROUP);  // a group of its own, so that a hang can be ended
-  posix_spawnattr_setpgroup(&how, 0);
-  // Two launches must not race to create one session folder.
-  Words variables = {"OMPI_MCA_orte_tmpdir_base=" + folder.path()};
-  for (char** variable = environ; *variable; ++variable)
-    if (!std::string_view(*variable).starts_with("OMPI_MCA_orte_tmpdir_base=")) variables.emplace_back(*variable);
-  std::vector<char*> environment;
-  for (std::string& variable : variables) environment.push_back(variable.data());
-  environment.push_back(nullptr);
-  pid_t child = 0;
-  const int failed = posix_spawnp(&child, argv[0], &files, &how, argv.data(), environment.data());
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&how);
-  if (failed != 0) throw std::runtime_error("cannot start " + all[0]);
-
-  Ended ended;
-  const auto begin = std::chrono::steady_clock::now();
-  int status = 0;
-  while (waitpid(child, &status, WNOHANG) == 0) {
-    ended.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (ended.seconds > limit) {
-      ended.hung = true;
-      kill(-child, SIGTERM);  // mpirun ends its ranks
-      std::this_thread::sleep_for(std::chrono::seconds(2));
-      kill(-child, SIGKILL);
-      waitpid(child, &status, 0);
-      break;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  ended.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  ended.out = content(out);
-  ended.err = content(err);
-  return ended;
-}
-
-void append(Words& to, const Words& more) {
-  to.insert(to.end(), more.begin(), more.end());
-}
 
 // One run that must fail: `words` and, below a fresh folder, --out.
 void expect_fault_at(int ranks, const Words& words, const std::vector<int>& codes, const Words& mentions,
@@ -577,11 +492,11 @@ TEST(Usage, Select) {
       {{"--memory", "0"}, {"memory"}},
       {{"--seed", "x"}, {"seed"}},
       {{"--seed", "-1"}, {"seed"}},
-      {{"--score", "entropy"}, {"score"}},         // without --keep or --score-power
-      {{"--keep", "3"}, {"keep"}},                 // without --score
-      {{"--score-power", "1"}, {"score-power"}},   // without --score
-      {{"--checkpoint", "c.h5"}, {"checkpoint"}},  // not yet
-      {{"--restart"}, {"restart"}},
+      {{"--score", "entropy"}, {"score"}},        // without --keep or --score-power
+      {{"--keep", "3"}, {"keep"}},                // without --score
+      {{"--score-power", "1"}, {"score-power"}},  // without --score
+      {{"--restart"}, {"checkpoint"}},            // without it
+      {{"--checkpoint-every", "5"}, {"checkpoint"}},
   };
   std::vector<Fault> faults;
   for (const auto& [words, mentions] : wrong) faults.push_back({pool.select("entropy", words), 64, mentions});
@@ -657,10 +572,32 @@ TEST(Output, OldBatchSurvivesAFault) {
   const Pool pool;
   pool.poke(1, "embeddings", 4 * 100, NAN);
   const Folder folder;
-  write_text(folder.path() + "/batch.csv", "old");
+  const std::string old = "id,row,score,gain\n";
+  write_text(folder.path() + "/batch.csv", old);
   expect_fault_at(3, pool.select("k_center", {"--out", folder.path() + "/batch.csv"}), {65}, {"row 100"}, "");
-  EXPECT_EQ(content(folder.path() + "/batch.csv"), "old");
+  EXPECT_EQ(content(folder.path() + "/batch.csv"), old);
   EXPECT_EQ(folder.names(), Words{"batch.csv"});
+}
+
+// Any other file that is there is somebody's.
+TEST(Output, ThatIsNoBatchIsKept) {
+  const Pool pool;
+  const Folder folder;
+  const std::string mine = folder.path() + "/notes.csv", other_pool = folder.path() + "/pool.h5";
+  write_text(mine, "id,comment\n");
+  fs::copy_file(pool.path(0), other_pool);
+  for (const std::string& path : {mine, other_pool}) {
+    const std::string before = content(path);
+    for (const int ranks : {1, 3})
+      expect_fault_at(ranks, pool.select("random", {"--out", path}), {73}, {path, "--force"}, "");
+    EXPECT_TRUE(content(path) == before);
+    for (const Words& more : {Words{"--force"}, Words{}}) {  // then it is a batch, and is replaced like one
+      Words words = pool.select("random", {"--out", path});
+      append(words, more);
+      const Ended ended = launch(1, words);
+      EXPECT_EQ(ended.code, 0) << ended.err;
+    }
+  }
 }
 
 // Inputs are never modified, by whatever name the output reaches them.
@@ -774,25 +711,6 @@ TEST(Memory, PoolThatDoesNotFit) {
   const Pool pool(random_pool(60000, 8, 0, 0, 405), {});
   expect_fault(pool.select("k_center", {"--memory", "0.0001"}), 71, {"memory"});
 }
-
-// What mpirun needs where ctest did not set it, for a run by hand.
-const bool environment_is_set = [] {
-  for (const auto& [name, value] :
-       {std::pair{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
-        {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
-        {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
-        {"OMPI_MCA_mpi_yield_when_idle", "1"},
-        {"OMPI_MCA_odls_base_sigkill_timeout", "0"},  // or mpirun sleeps for 2 s after every failure
-        {"OMPI_MCA_hwloc_base_binding_policy", "none"},
-        {"OMPI_MCA_pml", "ob1"},
-        {"OMPI_MCA_btl", "self,vader"}})
-    setenv(name, value, 0);
-  if (!std::getenv("SEINE_BIN")) {
-    std::fprintf(stderr, "SEINE_BIN is not set\n");
-    std::exit(1);
-  }
-  return true;
-}();
 
 }  // namespace
 }  // namespace seine::test

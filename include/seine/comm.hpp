@@ -34,7 +34,10 @@ class Comm {
   bool is_root() const { return rank_ == 0; }
   Comm split(int colour) const;  // collective
 
-  // All of the following are collective.
+  // All of the following are collective. Those that hear from every rank (gather, exchange, sum, max, agree, heed)
+  // throw Exit::stopped on all of them where a signal asks for it (stop.hpp). A communicator of `self` does so in heed
+  // only.
+  void heed() const;
   void barrier() const;
   template <Plain T>
   void broadcast(std::span<T> values, int from = 0) const {
@@ -70,10 +73,32 @@ class Comm {
   std::vector<std::byte> gather_bytes(std::span<const std::byte> mine) const;
   std::vector<std::vector<std::byte>> exchange_bytes(const std::vector<std::span<const std::byte>>& to) const;
   void agree_on(const std::optional<Error>& mine) const;
+  template <class T>
+  void reduce(std::span<T> values, MPI_Datatype type, MPI_Op operation) const;
+  bool is_self() const { return comm_ == MPI_COMM_NULL; }
+  [[noreturn]] void stop() const;
+  friend class Notice;
 
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;
+};
+
+// A word that any rank sends to all others, who need not wait for it. Each rank sends one at most.
+class Notice {
+ public:
+  explicit Notice(const Comm& comm) : comm_(comm.split(0)) {}  // collective
+  ~Notice();
+  Notice(const Notice&) = delete;
+  Notice& operator=(const Notice&) = delete;
+  void post(int word);
+  int seen();     // a word of another rank, once; 0: none is there
+  void settle();  // collective: everything that was posted has been received
+
+ private:
+  Comm comm_;
+  int word_ = 0, seen_ = 0;
+  std::vector<MPI_Request> sent_;
 };
 
 // MPI for the life of the process: initialises on construction, finalises on destruction.

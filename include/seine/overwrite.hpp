@@ -12,7 +12,7 @@ namespace seine {
 // Every file that a request reads, globs expanded. Errors as of expand_pool_paths.
 std::vector<std::string> input_paths(const PoolRequest& request);
 
-// Error 64 where `output` is one of the inputs, by whatever path or link.
-void refuse_to_overwrite(const std::string& output, std::span<const std::string> inputs);
+// Error 64 where the output of this option is one of the inputs, by whatever path or link.
+void refuse_to_overwrite(const std::string& option, const std::string& output, std::span<const std::string> inputs);
 
 }  // namespace seine

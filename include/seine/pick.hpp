@@ -12,6 +12,7 @@
 #include "seine/console.hpp"
 #include "seine/pool.hpp"
 #include "seine/request.hpp"
+#include "seine/resume.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {
@@ -41,10 +42,21 @@ struct Task {
   const Pool* ground = nullptr;      // rows whose coverage counts; null: the pool itself
   const BestScores* best = nullptr;  // instead of the pool's scores
   const Console* console = nullptr;  // on rank 0 of the job, else null
+  Resume* resume = nullptr;          // keeps what is known of the selection at `place`; null: nobody does
+  Place place = {};
 
   std::string parameter(std::string_view name) const { return seine::parameter(entry, request.set, name); }
   void report(std::int64_t picked) const {
     if (console) console->progress("select", picked, batch);
+  }
+  // What an earlier run knew of this selection; empty at first.
+  const Progress& before() const {
+    static const Progress nothing;
+    return resume ? resume->of(place) : nothing;
+  }
+  // Collective. A step of the selection is over; Resume::step.
+  void keep(const Comm& comm, const Resume::Update& picks, const Resume::Update& columns = {}) const {
+    if (resume) resume->step(comm, place, picks, columns);
   }
 };
 

@@ -55,8 +55,12 @@ struct Request {
   std::uint64_t seed = 0;
   CertificateMode certificate = CertificateMode::automatic;
   std::string out;
+  bool force = false;               // `out` may replace a file that seine did not write
+  std::string checkpoint;           // empty: none
+  double checkpoint_seconds = 300;  // from one to the next
+  bool restart = false;             // what `checkpoint` holds is discarded
 
-  // JSON of everything that decides the batch; ranks, threads, device, memory and `out` are not in it.
+  // JSON of everything that decides the batch; ranks, threads, device, memory, `out` and what follows it are not in it.
   std::string to_json() const;
 };
 

@@ -6,16 +6,20 @@
 #include "seine/comm.hpp"
 #include "seine/console.hpp"
 #include "seine/request.hpp"
+#include "seine/resume.hpp"
 
 namespace seine {
 
 // Error 64 for a request that contradicts itself or the table of strategies; touches no file. Every rank alike.
 void check_request(const Request& request);
 
-// Collective. Reads the pool, selects, certifies; the same Batch on every rank. Writes nothing.
-Batch select(const Request& request, const Comm& comm, Backend& backend, const Console& console);
+// Collective. Reads the pool, selects, certifies; the same Batch on every rank. Writes nothing but the checkpoint of
+// `resume`, where there is one.
+Batch select(const Request& request, const Comm& comm, Backend& backend, const Console& console,
+             Resume* resume = nullptr);
 
-// Collective. select, then rank 0 writes request.out. The Batch has timing.write.
+// Collective. select, then rank 0 writes request.out and removes the checkpoint. The Batch has timing.write. Error 73
+// where another run writes one of these files.
 Batch select_and_write(const Request& request, const Comm& comm, Backend& backend, const Console& console);
 
 // `seine score`: for every pool file one of the same base name in `folder`, with /score float32 [n] and the root

@@ -18,6 +18,7 @@
 #include "backend/workers.hpp"
 #include "best.hpp"
 #include "seine/error.hpp"
+#include "seine/stop.hpp"
 
 namespace seine {
 namespace {
@@ -489,6 +490,7 @@ class CpuBackend final : public Backend {
     const std::int64_t dim = x.dim;
     // A thread owns rows of the matrix, so no two threads add to the same sum.
     workers_.share(dim, [&](std::int64_t c, int) {
+      if (stop_signal() != 0) return;
       std::vector<double> products(static_cast<std::size_t>(c) + 1);
       for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
         std::fill(products.begin(), products.end(), 0.0);
@@ -512,6 +514,7 @@ class CpuBackend final : public Backend {
     const auto* y = static_cast<const float*>(candidates.data);
     const std::int64_t rows = in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows));
     share_tiles(band.count, rows, [&](std::int64_t first, std::int64_t last, int thread) {
+      if (stop_signal() != 0) return;
       GroundTile tile(ground, band, first, last, weight, fixed);
       for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
         const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
@@ -528,7 +531,9 @@ class CpuBackend final : public Backend {
   }
   template <class Work>
   void for_tiles(std::int64_t rows, std::int64_t tile, const Work& work) {
-    share_tiles(rows, tile, [&](std::int64_t first, std::int64_t last, int) { work(first, last); });
+    share_tiles(rows, tile, [&](std::int64_t first, std::int64_t last, int) {
+      if (stop_signal() == 0) work(first, last);
+    });
   }
   template <class Work>
   void for_tiles(std::int64_t rows, const Work& work) {

@@ -114,7 +114,8 @@ Examples:
 
 Exit codes:
   0 done, 64 wrong usage, 65 bad data, 66 no such input, 69 device not usable, 70 internal error,
-  71 out of memory or system limit, 73 output cannot be written, 74 input/output error
+  71 out of memory or system limit, 73 output cannot be written, 74 input/output error,
+  75 stopped by a signal with the checkpoint saved: the same command goes on
 )";
 }
 

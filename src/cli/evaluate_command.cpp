@@ -36,9 +36,9 @@ class Evaluate : public Command {
   Outcome run(const Comm& comm, Terminal& terminal) override {
     comm.agree([&] {
       if (!comm.is_root() || request_.out.empty()) return;
-      refuse_to_overwrite(request_.out, input_paths(request_.pool));
-      refuse_to_overwrite(request_.out, request_.picked);
-      check_output(request_.out);
+      refuse_to_overwrite("--out", request_.out, input_paths(request_.pool));
+      refuse_to_overwrite("--out", request_.out, request_.picked);
+      AtomicFile(request_.out).write_text("");
     });
     const auto backend = take_resources(request_.pool, comm, terminal);
     const Evaluation evaluation = evaluate(request_, comm, *backend, terminal.console());

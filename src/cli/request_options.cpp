@@ -16,6 +16,7 @@ void RequestOptions::declare(Options& options, bool runs) {
   options.text("out", "FILE", request.out, ".h5, .csv or .json, by ending; written whole or not at all");
 
   options.group("Selection");
+  options.flag("force", request.force, "--out may replace a file that is not a batch of seine");
   options.pairs("set", request.set, "a parameter of the strategy; repeatable");
   options.choice("normalize", "none|l2", request.normalize, {Normalize::none, Normalize::l2},
                  "embeddings as given, or of length 1 [each strategy's]");
@@ -33,16 +34,18 @@ void RequestOptions::declare(Options& options, bool runs) {
 
   declare_pool(options, request.pool, runs);
 
-  options.group("Not yet in this version");
-  options.text("checkpoint", "FILE", checkpoint_, "resume from it, write it while running");
-  options.number("checkpoint-every", "SECONDS", checkpoint_seconds_, at_least(1), "how often");
-  options.flag("restart", restart_, "discard the checkpoint");
+  options.group("Long runs");
+  options.text("checkpoint", "FILE", request.checkpoint,
+               "go on from it where it is there; written while running and\nwhen a signal stops the run; removed after "
+               "success");
+  options.number("checkpoint-every", "SECONDS", request.checkpoint_seconds, above(0), "how often it is written");
+  options.flag("restart", request.restart, "discard the checkpoint");
 }
 
 void RequestOptions::check(const Options& options) const {
-  for (const char* name : {"checkpoint", "checkpoint-every", "restart"})
-    if (options.given(name))
-      throw Error(Exit::usage, fmt::format("--{}: not yet; it comes with a later version", name));
+  for (const char* name : {"checkpoint-every", "restart"})
+    if (options.given(name) && request.checkpoint.empty())
+      throw Error(Exit::usage, fmt::format("--{} needs --checkpoint", name));
   // A power of 0 is the request's default, so only the command line knows that it was asked for.
   if (options.given("score-power") && !request.score) throw Error(Exit::usage, "--score-power needs --score");
   check_request(request);

@@ -17,11 +17,6 @@ class RequestOptions {
   void check(const Options& options) const;
 
   Request request;
-
- private:
-  std::string checkpoint_;
-  std::int64_t checkpoint_seconds_ = 300;
-  bool restart_ = false;
 };
 
 }  // namespace seine

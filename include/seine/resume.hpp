@@ -1,0 +1,115 @@
+// What a stopped run leaves behind, so that the same command goes on to the same batch, to the bit: the picks of every
+// selection so far, and what is known of single rows where it was dear to find out. None of it depends on ranks,
+// threads, shards or device.
+#pragma once
+
+#include <chrono>
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "seine/comm.hpp"
+#include "seine/console.hpp"
+#include "seine/request.hpp"
+#include "seine/stop.hpp"
+
+namespace seine {
+
+// Facility location: the gain of a candidate after `known_at` picks, in the units of the engine.
+struct KnownGain {
+  std::int64_t row;
+  double gain;
+  std::int64_t known_at;
+};
+
+// How far one selection has got.
+struct Progress {
+  Selection selection;
+  std::vector<double> moments;     // of each pick: what a rule wants to know beside its vector; pick_falling only
+  std::vector<double> represents;  // Picked::represents, when it is finished
+  std::vector<KnownGain> gains;    // while it is not; of rows of this rank, of all ranks in a file
+  bool finished = false;
+};
+
+// Which selection of a run: a node of the merge tree, or {0, 0} for the one of an exact run.
+struct Place {
+  int level = 0;  // 0: a partition
+  std::int64_t node = 0;
+  auto operator<=>(const Place&) const = default;
+};
+
+// The content of a file: what it belongs to, by key, and all selections.
+struct Checkpoint {
+  std::map<std::string, std::string> facts;
+  std::map<Place, Progress> selections;
+
+  std::string to_bytes() const;
+  // Error 65 where these are not the bytes of a checkpoint, or were damaged.
+  static Checkpoint from_bytes(std::string_view bytes, const std::string& path);
+};
+
+// Keeps the checkpoint of one run, and stops it. Made before the pool is read.
+class Resume {
+ public:
+  using Update = std::function<void(Progress&)>;
+
+  // Collective. Listens to signals; takes what request.checkpoint holds. A damaged file falls back to the older one
+  // beside it, with a warning; error 65 where both are, or where another request made them. A file that cannot be
+  // written is a warning. `stop_after`: as if a signal came after so many steps; 0: never.
+  Resume(const Comm& comm, const Request& request, const Console& console, std::int64_t stop_after = 0);
+
+  // Collective, the same on all ranks. What the picks depend on beside the request; error 65 that names the key where
+  // the checkpoint was made with another value.
+  void expect(const std::string& key, const std::string& value);
+
+  // What is known of a selection; empty at first.
+  const Progress& of(const Place& place) const;
+
+  // Collective over `engine`. A step of a selection is over: all ranks stop here where a signal asks for it, else
+  // `picks` brings the selection up to date. Where a checkpoint is due, `columns` adds what is known of single rows.
+  void step(const Comm& engine, const Place& place, const Update& picks, const Update& columns);
+  // Not collective.
+  void change(const Place& place, const Update& update);
+  bool is_time() const;  // for the next checkpoint, by the clock of this rank
+
+  // Collective. Writes what all ranks know, where rank 0 finds that it is time.
+  void save_if_due();
+  // Collective, after Exit::stopped was thrown on all ranks: writes what they know, and throws the error that the
+  // program ends with: 75, or 128 + signal where there is nothing to go on from.
+  [[noreturn]] void stop();
+  // Collective. Nobody stops any more.
+  void close() { signals_->close(); }
+  // On rank 0, after success.
+  void remove();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void read(const Request& request);
+  void discard(bool force) const;
+  void announce() const;
+  bool save();
+  bool write(const std::string& bytes);
+  Checkpoint gathered();
+  std::string previous() const { return path_ + ".previous"; }
+
+  const Comm& comm_;
+  const Console& console_;
+  const std::string path_;
+  std::optional<StopSignals> signals_;
+  Checkpoint known_;
+  std::set<Place> changed_;  // by this rank, in this run, and not yet known to rank 0 for good
+  Clock::time_point saved_at_ = Clock::now();
+  double every_ = 0;          // seconds
+  bool on_disk_ = false;      // something to go on from
+  bool newest_good_ = false;  // the newest file may become the older one
+  std::int64_t steps_ = 0, stop_after_ = 0;
+};
+
+}  // namespace seine

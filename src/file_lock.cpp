@@ -1,0 +1,75 @@
+#include "seine/file_lock.hpp"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+
+#include "seine/error.hpp"
+
+namespace seine {
+namespace {
+
+std::string who_am_i() {
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  return fmt::format("process {} on {} since {:%Y-%m-%dT%H:%M:%SZ}", ::getpid(), host.data(), fmt::gmtime(now));
+}
+
+std::string content_of(int descriptor) {
+  std::array<char, 512> text{};
+  const ssize_t size = ::pread(descriptor, text.data(), text.size(), 0);
+  return size > 0 ? std::string(text.data(), static_cast<std::size_t>(size)) : "another run";
+}
+
+}  // namespace
+
+FileLock::FileLock(const std::string& path) : path_(path) {
+  const std::filesystem::path file(path);
+  lock_path_ = (file.parent_path() / fmt::format(".{}.lock", file.filename().string())).string();
+  while (!take()) continue;
+}
+
+FileLock::~FileLock() {
+  if (descriptor_ < 0) return;
+  ::unlink(lock_path_.c_str());
+  ::close(descriptor_);
+}
+
+// False where the file vanished meanwhile: its holder has just ended.
+bool FileLock::take() {
+  descriptor_ = ::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (descriptor_ < 0) return true;
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    const int reason = errno;
+    const std::string holder = content_of(descriptor_);
+    ::close(descriptor_);
+    descriptor_ = -1;
+    if (reason == EINTR) return false;
+    if (reason != EWOULDBLOCK) return true;
+    throw Error(Exit::cannot_create, fmt::format("{}: in use by {}", path_, holder));
+  }
+  struct stat mine {
+  }, there{};
+  const bool is_there = ::fstat(descriptor_, &mine) == 0 && ::stat(lock_path_.c_str(), &there) == 0 &&
+                        mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
+  if (!is_there) {
+    ::close(descriptor_);
+    descriptor_ = -1;
+    return false;
+  }
+  const std::string holder = who_am_i();
+  [[maybe_unused]] const bool is_named =  // a full disk only leaves the next one without a name
+      ::ftruncate(descriptor_, 0) == 0 && ::pwrite(descriptor_, holder.data(), holder.size(), 0) > 0;
+  return true;
+}
+
+}  // namespace seine

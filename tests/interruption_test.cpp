@@ -1,0 +1,268 @@
+// Black box: runs of the real executable that are killed, signalled, kept from their files or given others, and then
+// started again by the same command. What is random comes from a seed that is printed; SEINE_SEED sets it.
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <random>
+#include <regex>
+
+#include "launching.hpp"
+
+namespace seine::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+unsigned seed() {
+  static const unsigned value = [] {
+    const char* given = std::getenv("SEINE_SEED");
+    const unsigned chosen = given ? static_cast<unsigned>(std::stoul(given)) : std::random_device{}();
+    std::printf("SEINE_SEED=%u\n", chosen);
+    return chosen;
+  }();
+  return value;
+}
+
+// A pool in three shards, and a folder for what runs write.
+class Site {
+ public:
+  Site() {
+    TestPool content = random_pool(8000, 48, 3, 0, 500);
+    add_number_ids(content);
+    paths_ = write_pool(content, {.shard_rows = even_shards(content.rows, 3)}, pool_.path());
+  }
+  std::string path(const std::string& name) const { return folder_.path() + "/" + name; }
+  const std::string& shard(std::size_t i) const { return paths_[i]; }
+  Words names() const { return folder_.names(); }
+
+  Words select(const std::string& strategy, int batch, const Words& more = {}) const {
+    Words words = {"select", "--strategy", strategy, "--batch", std::to_string(batch), "--device", "cpu", "--threads",
+                   "1",      "--out",      path("batch.csv"), "--pool"};
+    append(words, paths_);
+    append(words, more);
+    return words;
+  }
+  // Some seconds of work, with a checkpoint; the same batch in less time, without one.
+  Words slow(const Words& more = {}) const {
+    Words words = fast();
+    append(words, {"--memory", "0.035", "--checkpoint", path("checkpoint")});
+    append(words, more);
+    return words;
+  }
+  Words fast() const { return select("facility_location", 1200, {"--certificate", "off"}); }
+
+ private:
+  Folder pool_, folder_;
+  Words paths_;
+};
+
+std::string digest_in(const Ended& ended) {
+  std::smatch found;
+  return std::regex_search(ended.out, found, std::regex("digest=([0-9a-f]{32})")) ? found[1].str() : ended.err;
+}
+
+// Until a run has made this file, and a little more.
+void wait_for(const std::string& path, double more) {
+  for (int tick = 0; tick < 2000 && !fs::exists(path); ++tick)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::this_thread::sleep_for(std::chrono::duration<double>(more));
+}
+
+void wait_until_listening(const Site& site) {
+  wait_for(site.path(".checkpoint.lock"), 0.3);
+}
+
+// Starts `words`, and sends `number` to one of its ranks while it works.
+Ended signalled(const Site& site, int ranks, const Words& words, int number, std::size_t rank) {
+  Launched run(ranks, words);
+  wait_until_listening(site);
+  const std::vector<pid_t> processes = run.ranks();
+  EXPECT_EQ(processes.size(), static_cast<std::size_t>(ranks)) << "the run ended too early: " << run.wait().out;
+  if (rank < processes.size()) kill(processes[rank], number);
+  return run.wait();
+}
+
+void expect_stopped(const Ended& ended, int code, const std::string& mention) {
+  SCOPED_TRACE(ended.err);
+  EXPECT_FALSE(ended.hung);
+  EXPECT_LT(ended.seconds, 10);
+  EXPECT_EQ(ended.code, code);
+  EXPECT_EQ(ended.out, "");
+  const Words lines = ended.error_lines();
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_NE(lines[0].find(mention), std::string::npos);
+}
+
+void expect_done(const Ended& ended, const std::string& digest, const Site& site) {
+  SCOPED_TRACE(ended.err);
+  EXPECT_EQ(ended.code, 0);
+  EXPECT_EQ(digest_in(ended), digest);
+  EXPECT_EQ(site.names(), Words{"batch.csv"});
+}
+
+// --- Killed ---
+
+TEST(Killed, AtARandomMomentAndStartedAgain) {
+  const Site site;
+  std::mt19937 random(seed());
+  const auto draw = [&](int below) { return static_cast<int>(random() % static_cast<unsigned>(below)); };
+  const std::vector<std::pair<std::string, Words>> cases = {
+      {"facility_location", {}},
+      {"k_means_pp", {"--reduce", "merge", "--partitions", "8", "--fan-in", "3"}},
+      {"badge", {"--memory", "0.04"}}};
+  for (const auto& [strategy, more] : cases) {
+    Words words = site.select(strategy, 150, more);
+    const std::string digest = digest_in(launch(1, words));
+    append(words, {"--checkpoint", site.path("checkpoint"), "--checkpoint-every", "0.02"});
+    Ended ended;
+    int kills = 0;
+    do {
+      Launched run(1 + draw(4), words);
+      std::this_thread::sleep_for(std::chrono::milliseconds(200 + draw(800)));
+      const std::vector<pid_t> ranks = kills < 3 ? run.ranks() : std::vector<pid_t>();
+      if (!ranks.empty()) kill(ranks[static_cast<std::size_t>(draw(static_cast<int>(ranks.size())))], SIGKILL);
+      ended = run.wait();
+      ASSERT_FALSE(ended.hung) << ended.err;
+      ASSERT_TRUE(ended.error_lines().empty()) << ended.err;
+    } while (ended.code != 0 && ++kills < 10);
+    SCOPED_TRACE(strategy + " after " + std::to_string(kills) + " kills");
+    expect_done(ended, digest, site);
+  }
+}
+
+// The output is renamed first, then the checkpoint goes: a run that is killed between them does its end again.
+TEST(Killed, BetweenOutputAndCheckpoint) {
+  const Site site;
+  expect_stopped(signalled(site, 1, site.slow(), SIGUSR1, 0), 75, "SIGUSR1");
+  EXPECT_EQ(site.names(), Words{"checkpoint"});
+  const std::string kept = content(site.path("checkpoint"));
+  const Words words = site.slow();
+  const std::string digest = digest_in(launch(1, site.fast()));
+  write_text(site.path("checkpoint"), kept);
+  expect_done(launch(2, words, 60), digest, site);
+}
+
+// --- Signalled ---
+
+TEST(Signalled, OneRankStopsAll) {
+  const Site site;
+  std::mt19937 random(seed());
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1, SIGUSR2}) {
+    const std::size_t rank = random() % 3;
+    SCOPED_TRACE("rank " + std::to_string(rank));
+    expect_stopped(signalled(site, 3, site.slow(), number, rank), 75, site.path("checkpoint"));
+    EXPECT_TRUE(fs::exists(site.path("checkpoint")));
+  }
+  const std::string digest = digest_in(launch(1, site.fast()));
+  expect_done(launch(2, site.slow(), 60), digest, site);
+}
+
+// Both are there when the process goes on.
+TEST(Signalled, ASecondSignalEndsAtOnce) {
+  const Site site;
+  Launched run(1, site.slow());
+  wait_until_listening(site);
+  const std::vector<pid_t> ranks = run.ranks();
+  ASSERT_EQ(ranks.size(), 1u);
+  for (const int number : {SIGSTOP, SIGUSR1, SIGUSR2, SIGCONT}) kill(ranks[0], number);
+  const Ended ended = run.wait();
+  EXPECT_TRUE(ended.code == 128 + SIGUSR1 || ended.code == 128 + SIGUSR2) << ended.code << ended.err;
+  EXPECT_FALSE(fs::exists(site.path("checkpoint")));
+}
+
+TEST(Signalled, WithoutACheckpointTheSignalEndsTheRun) {
+  const Site site;
+  Words words = site.fast();
+  append(words, {"--memory", "0.035"});
+  Launched run(1, words);
+  wait_for(site.path(".batch.csv.lock"), 0.1);
+  const std::vector<pid_t> ranks = run.ranks();
+  ASSERT_EQ(ranks.size(), 1u);
+  kill(ranks[0], SIGUSR1);
+  EXPECT_EQ(run.wait().code, 128 + SIGUSR1);
+  EXPECT_FALSE(fs::exists(site.path("batch.csv")));
+}
+
+// --- A checkpoint that cannot be written: a warning, and the run goes on ---
+
+TEST(Unwritable, Folder) {
+  const Site site;
+  Words words = site.select("k_center", 20, {"--checkpoint", "/proc/checkpoint"});
+  const Ended ended = launch(2, words);
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.err.find("warning: no checkpoint: cannot write /proc/checkpoint"), std::string::npos) << ended.err;
+  EXPECT_TRUE(ended.error_lines().empty());
+}
+
+TEST(Unwritable, FullDisk) {
+  if (geteuid() != 0) GTEST_SKIP() << "mounting a small file system needs root";
+  const Site site;
+  const std::string disk = site.path("disk");
+  fs::create_directory(disk);
+  if (mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=16k") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs: " << std::strerror(errno);
+  Words words = site.select("facility_location", 100, {"--checkpoint", disk + "/ck", "--checkpoint-every", "0.01"});
+  const Ended ended = launch(2, words);
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.err.find("warning: no checkpoint: cannot write " + disk), std::string::npos) << ended.err;
+  EXPECT_TRUE(fs::is_empty(disk)) << "left behind: " << fs::directory_iterator(disk)->path();
+  umount(disk.c_str());
+}
+
+// --- Files that change between start and end ---
+
+TEST(Changed, PoolUnderACheckpoint) {
+  const Site site;
+  const Words words = site.slow();
+  expect_stopped(signalled(site, 2, words, SIGUSR1, 1), 75, "SIGUSR1");
+  const std::string whole = content(site.shard(1)), kept = content(site.path("checkpoint"));
+  std::string other = whole;  // a bit of the mantissa of some value
+  other[other.size() / 2] = static_cast<char>(other[other.size() / 2] ^ 1);
+  write_text(site.shard(1), other);
+  expect_stopped(launch(2, words), 65, "pool_fingerprint");
+  write_text(site.shard(1), whole.substr(0, whole.size() / 2));
+  expect_stopped(launch(2, words), 65, site.shard(1));
+  fs::remove(site.shard(1));
+  expect_stopped(launch(2, words), 66, site.shard(1));
+  EXPECT_TRUE(content(site.path("checkpoint")) == kept);
+  write_text(site.shard(1), whole);
+  const Ended resumed = launch(2, words, 60);
+  EXPECT_NE(resumed.err.find("going on from " + site.path("checkpoint")), std::string::npos) << resumed.err;
+  expect_done(resumed, digest_in(launch(1, site.fast())), site);
+}
+
+TEST(Changed, CheckpointOfAnotherRequest) {
+  const Site site;
+  expect_stopped(signalled(site, 2, site.slow(), SIGUSR1, 0), 75, "SIGUSR1");
+  expect_stopped(launch(2, site.slow({"--seed", "9"})), 65, "seed is 0 there and 9 here");
+  write_text(site.path("checkpoint"), content(site.path("checkpoint")) + "x");
+  expect_stopped(launch(2, site.slow()), 65, "--restart");
+}
+
+// --- Two runs ---
+
+TEST(TwoRuns, TheSecondIsToldWhoWrites) {
+  const Site site;
+  Launched first(1, site.slow());
+  wait_until_listening(site);
+  const std::vector<pid_t> ranks = first.ranks();
+  ASSERT_EQ(ranks.size(), 1u);
+  const std::string holder = "in use by process " + std::to_string(ranks[0]) + " on ";
+  Words other_checkpoint = site.select("random", 5, {"--checkpoint", site.path("other")});
+  expect_stopped(launch(2, other_checkpoint), 73, site.path("batch.csv") + ": " + holder);
+  Words other_out = site.slow();
+  *(std::find(other_out.begin(), other_out.end(), site.path("batch.csv"))) = site.path("other.csv");
+  expect_stopped(launch(1, other_out), 73, site.path("checkpoint") + ": " + holder);
+  kill(ranks[0], SIGKILL);
+  first.wait();
+  EXPECT_TRUE(fs::exists(site.path(".batch.csv.lock")));  // stale, and in nobody's way
+  EXPECT_EQ(launch(2, site.select("random", 5)).code, 0);
+}
+
+}  // namespace
+}  // namespace seine::test

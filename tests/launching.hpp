@@ -1,0 +1,166 @@
+// The real executable (environment variable SEINE_BIN) under the real mpirun, as a script would start it.
+#pragma once
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "pools.hpp"
+
+extern char** environ;
+
+namespace seine::test {
+
+using Words = std::vector<std::string>;
+constexpr double kLimitSeconds = 20;
+
+inline std::string content(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline void append(Words& to, const Words& more) {
+  to.insert(to.end(), more.begin(), more.end());
+}
+
+struct Ended {
+  int code = -1;
+  bool hung = false;
+  double seconds = 0;
+  std::string out, err;
+
+  Words error_lines() const {
+    Words lines;
+    std::istringstream text(err);
+    for (std::string line; std::getline(text, line);)
+      if (line.starts_with("seine: error:")) lines.push_back(line);
+    return lines;
+  }
+};
+
+// SEINE_BIN with some words under mpirun, while it runs.
+class Launched {
+ public:
+  Launched(int ranks, const Words& words) {
+    Words all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
+                 "--oversubscribe", std::getenv("SEINE_BIN")};
+    append(all, words);
+    std::vector<char*> argv = pointers(all);
+    posix_spawn_file_actions_t files;
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&files, 1, out().c_str(), O_WRONLY | O_CREAT, 0600);
+    posix_spawn_file_actions_addopen(&files, 2, err().c_str(), O_WRONLY | O_CREAT, 0600);
+    posix_spawnattr_t how;
+    posix_spawnattr_init(&how);
+    posix_spawnattr_setflags(&how, POSIX_SPAWN_SETPGROUP);  // a group of its own, so that a hang can be ended
+    posix_spawnattr_setpgroup(&how, 0);
+    // Two launches must not race to create one session folder.
+    Words variables = {"OMPI_MCA_orte_tmpdir_base=" + folder_.path()};
+    for (char** variable = environ; *variable; ++variable)
+      if (!std::string_view(*variable).starts_with("OMPI_MCA_orte_tmpdir_base=")) variables.emplace_back(*variable);
+    const int failed =
+        posix_spawnp(&launcher_, argv[0], &files, &how, argv.data(), pointers(variables).data());
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&how);
+    if (failed != 0) throw std::runtime_error("cannot start " + all[0]);
+  }
+
+  // Ends the whole group after the limit.
+  Ended wait(double limit = kLimitSeconds) {
+    Ended ended;
+    int status = 0;
+    while (waitpid(launcher_, &status, WNOHANG) == 0) {
+      ended.seconds = seconds();
+      if (ended.seconds > limit) {
+        ended.hung = true;
+        kill(-launcher_, SIGTERM);  // mpirun ends its ranks
+        std::this_thread::sleep_for(std::chrono::seconds(2));
+        kill(-launcher_, SIGKILL);
+        waitpid(launcher_, &status, 0);
+        break;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    ended.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    ended.out = content(out());
+    ended.err = content(err());
+    return ended;
+  }
+
+  // Of the ranks that have started: the processes whose parent is the launcher.
+  std::vector<pid_t> ranks() const {
+    std::vector<pid_t> found;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      const std::string name = entry.path().filename().string();
+      if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+      const std::string stat = content("/proc/" + name + "/stat");  // "number (name) state parent ..."
+      const std::size_t end = stat.rfind(')');
+      if (end == std::string::npos || stat.find("(seine)") == std::string::npos) continue;
+      std::istringstream fields(stat.substr(end + 1));
+      std::string state;
+      pid_t parent = 0;
+      fields >> state >> parent;
+      if (parent == launcher_) found.push_back(static_cast<pid_t>(std::stol(name)));
+    }
+    std::sort(found.begin(), found.end());
+    return found;
+  }
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+
+ private:
+  static std::vector<char*> pointers(Words& words) {
+    std::vector<char*> out;
+    for (std::string& word : words) out.push_back(word.data());
+    out.push_back(nullptr);
+    return out;
+  }
+  std::string out() const { return folder_.path() + "/out"; }
+  std::string err() const { return folder_.path() + "/err"; }
+
+  Folder folder_;
+  pid_t launcher_ = 0;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+inline Ended launch(int ranks, const Words& words, double limit = kLimitSeconds) {
+  return Launched(ranks, words).wait(limit);
+}
+
+// What mpirun needs where ctest did not set it, for a run by hand.
+inline const bool environment_is_set = [] {
+  for (const auto& [name, value] :
+       {std::pair{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+        {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+        {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
+        {"OMPI_MCA_mpi_yield_when_idle", "1"},
+        {"OMPI_MCA_odls_base_sigkill_timeout", "0"},  // or mpirun sleeps for 2 s after every failure
+        {"OMPI_MCA_hwloc_base_binding_policy", "none"},
+        {"OMPI_MCA_pml", "ob1"},
+        {"OMPI_MCA_btl", "self,vader"}})
+    setenv(name, value, 0);
+  if (!std::getenv("SEINE_BIN")) {
+    std::fprintf(stderr, "SEINE_BIN is not set\n");
+    std::exit(1);
+  }
+  return true;
+}();
+
+}  // namespace seine::test
