@@ -10,6 +10,7 @@
 
 #include "lzf.hpp"
 #include "raw_file.hpp"
+#include "text_heap.hpp"
 
 namespace seine::h5 {
 namespace {
@@ -63,6 +64,24 @@ void check_read(herr_t status, const std::string& path, const std::string& name)
   const Reason reason = last_reason();
   throw Error(code_of_read_failure(reason.error_number),
               fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, reason.text));
+}
+
+bool is_virtual(hid_t dataset) {
+  const Id properties(H5Dget_create_plist(dataset), H5Pclose);
+  return H5Pget_layout(properties.get()) == H5D_VIRTUAL;
+}
+
+// Those of the library that believe what they are given; deflate, shuffle and checksums do not.
+bool has_fragile_filter(hid_t properties) {
+  const int filters = H5Pget_nfilters(properties);
+  for (int i = 0; i < filters; ++i) {
+    unsigned flags = 0;
+    std::size_t values = 0;
+    const H5Z_filter_t filter =
+        H5Pget_filter2(properties, static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr, nullptr);
+    if (filter == H5Z_FILTER_SZIP || filter == H5Z_FILTER_NBIT || filter == H5Z_FILTER_SCALEOFFSET) return true;
+  }
+  return false;
 }
 
 std::string without_padding(const char* text, std::size_t size, H5T_str_t padding) {
@@ -164,7 +183,9 @@ std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std:
   if (count == 0) return texts;
   quieten();
   const Id file_type(H5Dget_type(dataset), H5Tclose);
-  if (H5Tis_variable_str(file_type.get()) > 0) {
+  const bool is_variable = H5Tis_variable_str(file_type.get()) > 0;
+  if (is_variable && !is_virtual(dataset)) return read_heap_texts(dataset, first, count, path, name);
+  if (is_variable) {  // references into the heaps of several files
     const RowSelection rows = select_rows(dataset, first, count);
     std::vector<char*> pointers(count, nullptr);
     const herr_t status =
@@ -184,13 +205,31 @@ std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std:
   return texts;
 }
 
-void try_text_rows(hid_t dataset, const std::string& path, const std::string& name) {
-  constexpr std::uint64_t rows_at_once = 65536;
+std::string file_of(hid_t dataset) {
+  std::string name(static_cast<std::size_t>(std::max<ssize_t>(H5Fget_name(dataset, nullptr, 0), 0)), '\0');
+  H5Fget_name(dataset, name.data(), name.size() + 1);
+  return name;
+}
+
+void try_rows(hid_t dataset, const std::string& path, const std::string& name) {
   const std::vector<hsize_t> shape = shape_of(dataset);
-  const Id type(H5Dget_type(dataset), H5Tclose);
-  if (shape.size() != 1 || H5Tis_variable_str(type.get()) <= 0) return;
-  for (std::uint64_t first = 0; first < shape[0]; first += rows_at_once)
-    read_text_rows(dataset, first, std::min<std::uint64_t>(rows_at_once, shape[0] - first), path, name);
+  const Id type(H5Dget_type(dataset), H5Tclose), properties(H5Dget_create_plist(dataset), H5Pclose);
+  const bool is_variable = H5Tis_variable_str(type.get()) > 0;
+  if (shape.empty() || !(has_fragile_filter(properties.get()) || (is_variable && is_virtual(dataset)))) return;
+  std::uint64_t row_bytes = H5Tget_size(type.get());
+  for (std::size_t i = 1; i < shape.size(); ++i) row_bytes *= shape[i];
+  constexpr std::uint64_t bytes_at_once = std::uint64_t{16} << 20;
+  const std::uint64_t most = std::max<std::uint64_t>(1, bytes_at_once / std::max<std::uint64_t>(1, row_bytes));
+  std::vector<std::byte> rows;
+  for (std::uint64_t first = 0; first < shape[0]; first += most) {
+    const std::uint64_t count = std::min<std::uint64_t>(most, shape[0] - first);
+    if (is_variable) {
+      read_text_rows(dataset, first, count, path, name);
+    } else {
+      rows.resize(count * row_bytes);
+      read_rows(dataset, type.get(), first, count, rows.data(), path, name);
+    }
+  }
 }
 
 Id create_file(const std::string& path) {

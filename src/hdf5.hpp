@@ -71,8 +71,10 @@ void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint6
 // The same for strings of fixed or variable length, without padding.
 std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std::uint64_t count,
                                         const std::string& path, const std::string& name);
-// Reads them all and forgets them. For a child process: the library may crash on damaged ones of variable length.
-void try_text_rows(hid_t dataset, const std::string& path, const std::string& name);
+// The path of the file that holds a dataset: behind an external link it is another one than was opened.
+std::string file_of(hid_t dataset);
+// Reads all rows and forgets them where the library may crash on damaged ones. For a child process.
+void try_rows(hid_t dataset, const std::string& path, const std::string& name);
 
 // --- writing: every error is 74 ---
 

@@ -174,7 +174,7 @@ std::vector<std::string> ids_of_hdf5(const std::string& path) {
   try_in_child(path, [&](const SayNext& say_next) {
     const h5::Id tried = h5::open_file(path);
     say_next("ids");
-    h5::try_text_rows(h5::open_dataset(tried.get(), "ids", path).get(), path, "ids");
+    h5::try_rows(h5::open_dataset(tried.get(), "ids", path).get(), path, "ids");
   });
   const h5::Id file = h5::open_file(path);
   const h5::Id dataset = h5::open_dataset(file.get(), "ids", path);

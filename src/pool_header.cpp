@@ -127,7 +127,7 @@ void read_chunking(Column& column, hid_t properties, const std::vector<hsize_t>&
 }
 
 // Where the rows start in the file, if they can be read without the library.
-std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind) {
+std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind, const std::string& path) {
   const hid_t plain = kind == Kind::f32           ? H5T_IEEE_F32LE
                       : kind == Kind::f64         ? H5T_IEEE_F64LE
                       : kind == Kind::integer     ? H5T_STD_I64LE
@@ -135,6 +135,7 @@ std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind) {
                                                   : H5I_INVALID_HID;
   const bool is_plain = kind == Kind::f16 ? !h5::is_big_endian(type) : plain >= 0 && H5Tequal(type, plain) > 0;
   if (!is_plain || H5Pget_layout(properties) != H5D_CONTIGUOUS || H5Pget_external_count(properties) != 0) return -1;
+  if (h5::file_of(dataset) != path) return -1;
   const haddr_t offset = H5Dget_offset(dataset);  // undefined before the first row is written
   return offset == HADDR_UNDEF ? -1 : static_cast<std::int64_t>(offset);
 }
@@ -189,7 +190,7 @@ void read_column(Column& column, hid_t file, Dataset dataset, const std::string&
   const H5D_layout_t layout = H5Pget_layout(properties.get());
   if (layout == H5D_VIRTUAL) check_virtual(properties.get(), shape, path, name);
   if (layout == H5D_CHUNKED) read_chunking(column, properties.get(), shape, H5Tget_size(type.get()));
-  column.offset = offset_of(opened.get(), type.get(), properties.get(), column.kind);
+  column.offset = offset_of(opened.get(), type.get(), properties.get(), column.kind, path);
   if (const std::string filter = missing_filter(properties.get()); !filter.empty())
     throw Error(Exit::bad_data,
                 fmt::format("{}: dataset \"{}\": stored with {}, which is not installed here", path, name, filter));
@@ -230,7 +231,7 @@ bool is_wanted(Dataset dataset, const DatasetNames& names) {
   return dataset != Dataset::labels || names.labels != "none";
 }
 
-// Everything that the library finds its way by, and the strings that it does not check: all that it crashes on.
+// Everything that the library finds its way by, and the rows that it reads without a check: all that it crashes on.
 void try_file(const std::string& path, const DatasetNames& names, const SayNext& say_next) {
   const h5::Id file = h5::open_file(path);
   for (Dataset dataset : kEveryDataset) {
@@ -241,8 +242,7 @@ void try_file(const std::string& path, const DatasetNames& names, const SayNext&
     const Column& column = header.column(dataset);
     if (!column.present || !header.fault_of(dataset).empty()) continue;
     const std::string name = name_in_file(names, dataset, column.alternative);
-    const h5::Id opened = h5::open_dataset(file.get(), name, path);
-    if (column.kind == Kind::text) h5::try_text_rows(opened.get(), path, name);
+    h5::try_rows(h5::open_dataset(file.get(), name, path).get(), path, name);
   }
 }
 
