@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
 #include <initializer_list>
 #include <utility>
 
@@ -19,6 +20,9 @@
 
 namespace seine {
 namespace {
+
+constexpr long kMostKibibytes = 1L << 20;  // beyond what this process has
+constexpr int kTooLarge = 3;               // how a child ends that came near
 
 constexpr std::array kFatal{SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
 
@@ -38,13 +42,34 @@ void withdraw() {
 
 // Processor time, not time: a slow disk is no fault. What the library reads of a sound file takes a tenth of that.
 void limit_time(const std::string& path) {
-  constexpr rlim_t most_seconds = 5, bytes_per_second = 10'000'000;
+  constexpr rlim_t most_seconds = 2, bytes_per_second = 10'000'000;
   struct stat status {};
   ::stat(path.c_str(), &status);
   struct rlimit limit {};
   getrlimit(RLIMIT_CPU, &limit);
   limit.rlim_cur = std::min(limit.rlim_max, most_seconds + static_cast<rlim_t>(status.st_size) / bytes_per_second);
   setrlimit(RLIMIT_CPU, &limit);
+}
+
+long kibibytes_of_process() {
+  std::ifstream pages("/proc/self/statm");
+  long size = 0;
+  pages >> size;
+  return size * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+long resident_kibibytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+// The library may also go round in circles and take memory each time.
+void limit_memory() {
+  struct rlimit limit {};
+  getrlimit(RLIMIT_AS, &limit);
+  limit.rlim_cur = std::min(limit.rlim_cur, static_cast<rlim_t>(kibibytes_of_process() + kMostKibibytes) * 1024);
+  setrlimit(RLIMIT_AS, &limit);
 }
 
 class Pipe {
@@ -82,10 +107,13 @@ class Pipe {
                                 const Pipe& pipe) {
   withdraw();
   limit_time(path);
+  limit_memory();
+  const long before = resident_kibibytes();
   try {
     read([&](const std::string& name) { pipe.write('\n' + name); });
   } catch (...) {
-    // An error that can be thrown is one that the parent can throw.
+    // An error that can be thrown is one that the parent can throw, unless it is only thrown here.
+    if (resident_kibibytes() - before > kMostKibibytes / 2) _exit(kTooLarge);
   }
   _exit(0);  // no destructor, no exit handler: they belong to the parent
 }
@@ -103,10 +131,11 @@ void try_in_child(const std::string& path, const std::function<void(const SayNex
   pid_t ended = 0;
   do ended = ::waitpid(child, &status, 0);
   while (ended < 0 && errno == EINTR);
-  if (ended != child || !WIFSIGNALED(status)) return;
-  const int signal = WTERMSIG(status);
-  const bool endless = signal == SIGXCPU;
-  if (!endless && std::find(kFatal.begin(), kFatal.end(), signal) == kFatal.end()) return;  // somebody else's signal
+  if (ended != child) return;
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  const bool is_endless = signal == SIGXCPU, is_large = WIFEXITED(status) && WEXITSTATUS(status) == kTooLarge;
+  const bool crashed = std::find(kFatal.begin(), kFatal.end(), signal) != kFatal.end();
+  if (!is_endless && !is_large && !crashed) return;  // sound, or ended by somebody else
   const std::string name = said.substr(said.rfind('\n') + 1);
   throw Error(
       Exit::bad_data,

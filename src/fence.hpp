@@ -11,7 +11,7 @@ namespace seine {
 using SayNext = std::function<void(const std::string& name)>;
 
 // Runs `read` in a child process that is thrown away. Error 65, with the name that was said last, where a signal ended
-// it or where it took so long that it would never end. Errors that `read` throws are for the caller, who meets them
+// it or where it took so much time or memory that it would never end. Errors that `read` throws are for the caller, who meets them
 // when it reads itself. `read` may call no MPI. Call it while this process is small: that is what a fork costs by.
 void try_in_child(const std::string& path, const std::function<void(const SayNext&)>& read);
 

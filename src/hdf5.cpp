@@ -169,6 +169,26 @@ std::vector<hsize_t> shape_of(hid_t dataset) {
   return shape;
 }
 
+std::string text_of(const std::vector<hsize_t>& shape) {
+  std::string extents;  // not fmt::join, in which GCC 12 at -O3 sees an overflow
+  for (hsize_t extent : shape) extents += (extents.empty() ? "" : ",") + std::to_string(extent);
+  return "[" + extents + "]";
+}
+
+void check_extent(hid_t dataset, const std::string& path, const std::string& name) {
+  constexpr double most_per_stored_byte = 4096;  // deflate reaches 1032
+  const Id file(H5Iget_file_id(dataset), H5Fclose), type(H5Dget_type(dataset), H5Tclose);
+  hsize_t stored = 0;
+  H5Fget_filesize(file.get(), &stored);
+  const std::vector<hsize_t> shape = shape_of(dataset);
+  double bytes = static_cast<double>(H5Tget_size(type.get()));
+  for (hsize_t extent : shape) bytes *= static_cast<double>(extent);
+  if (bytes > most_per_stored_byte * static_cast<double>(stored))
+    throw Error(Exit::bad_data,
+                fmt::format("{}: dataset \"{}\": expected rows that a file of {} bytes can hold, found {}", path, name,
+                            stored, text_of(shape)));
+}
+
 void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint64_t count, void* out,
                const std::string& path, const std::string& name) {
   if (count == 0) return;

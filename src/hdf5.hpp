@@ -64,6 +64,10 @@ bool exists(hid_t parent, const std::string& name);
 // cache_bytes: of the chunk cache; 0: the library's default.
 Id open_dataset(hid_t parent, const std::string& name, const std::string& path, std::size_t cache_bytes = 0);
 std::vector<hsize_t> shape_of(hid_t dataset);
+std::string text_of(const std::vector<hsize_t>& shape);  // "[100,4]"
+// Error 65 where the file cannot hold so many rows. Rows that nobody wrote are legal HDF5 and cost no bytes, so a
+// damaged extent may be anything: nothing must be sized by it before.
+void check_extent(hid_t dataset, const std::string& path, const std::string& name);
 // Rows [first, first + count) of the first dimension into `out`, converted to `memory_type`. Error 65 for damaged data,
 // 66 for a missing file behind it, 74 where the disk fails.
 void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint64_t count, void* out,

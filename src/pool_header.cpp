@@ -140,30 +140,8 @@ std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind, c
   return offset == HADDR_UNDEF ? -1 : static_cast<std::int64_t>(offset);
 }
 
-std::string text_of(const std::vector<hsize_t>& shape) {
-  std::string extents;  // not fmt::join, in which GCC 12 at -O3 sees an overflow
-  for (hsize_t extent : shape) extents += (extents.empty() ? "" : ",") + std::to_string(extent);
-  return "[" + extents + "]";
-}
-
 std::string found_form(const std::vector<hsize_t>& shape, hid_t type) {
-  return fmt::format("{} of {}", text_of(shape), describe_type(type));
-}
-
-// Rows that nobody wrote are legal HDF5 and cost no bytes, so a damaged extent may be anything: nothing must be sized
-// by it before it is known to be plausible. Deflate reaches 1032 to 1.
-void check_extent(const std::vector<hsize_t>& shape, std::size_t element_bytes, hid_t dataset, const std::string& path,
-                  const std::string& name) {
-  constexpr double most_per_stored_byte = 4096;
-  const h5::Id file(H5Iget_file_id(dataset), H5Fclose);
-  hsize_t stored = 0;
-  H5Fget_filesize(file.get(), &stored);
-  double bytes = static_cast<double>(element_bytes);
-  for (hsize_t extent : shape) bytes *= static_cast<double>(extent);
-  if (bytes > most_per_stored_byte * static_cast<double>(stored))
-    throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\": expected rows that a file of {} bytes can hold, found "
-                                            "an extent of {} elements",
-                                            path, name, stored, text_of(shape)));
+  return fmt::format("{} of {}", h5::text_of(shape), describe_type(type));
 }
 
 // --- headers ---
@@ -182,7 +160,7 @@ void read_column(Column& column, hid_t file, Dataset dataset, const std::string&
   if (!suits(shape, dataset) || !suits(column.kind, dataset))
     throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\": expected {}, found {}", path, name,
                                             expected_form(dataset), found_form(shape, type.get())));
-  check_extent(shape, H5Tget_size(type.get()), opened.get(), path, name);
+  h5::check_extent(opened.get(), path, name);
   if (shape.size() > 1) column.width = static_cast<std::int64_t>(shape.back());
   if (shape.size() == 3) column.passes = static_cast<std::int64_t>(shape[1]);
 

@@ -54,6 +54,7 @@ void check_source(hid_t properties, std::size_t mapping, hssize_t elements, cons
     const std::string source = source_path(file_name, path);
     const h5::Id file = h5::open_file(source);
     const h5::Id dataset = h5::open_dataset(file.get(), dataset_name, source);
+    h5::check_extent(dataset.get(), source, dataset_name);
     const h5::Id selection(H5Pget_virtual_srcspace(properties, mapping), H5Sclose);
     if (!holds_selection(dataset.get(), selection.get(), elements))
       throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" has another shape", source, dataset_name));
