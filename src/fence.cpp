@@ -137,10 +137,11 @@ void try_in_child(const std::string& path, const std::function<void(const SayNex
   const bool crashed = std::find(kFatal.begin(), kFatal.end(), signal) != kFatal.end();
   if (!is_endless && !is_large && !crashed) return;  // sound, or ended by somebody else
   const std::string name = said.substr(said.rfind('\n') + 1);
-  throw Error(
-      Exit::bad_data,
-      fmt::format("{}: {}damaged: the HDF5 library {}", path, said.empty() ? "" : fmt::format("dataset \"{}\": ", name),
-                  endless ? "does not come to an end of reading it" : "crashes when it reads it"));
+  const char* how = crashed    ? "crashes when it reads it"
+                    : is_large ? "takes ever more memory to read it"
+                               : "does not come to an end of reading it";
+  throw Error(Exit::bad_data, fmt::format("{}: {}damaged: the HDF5 library {}", path,
+                                          said.empty() ? "" : fmt::format("dataset \"{}\": ", name), how));
 }
 
 }  // namespace seine
