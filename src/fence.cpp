@@ -14,6 +14,7 @@
 #include <array>
 #include <fstream>
 #include <initializer_list>
+#include <new>
 #include <utility>
 
 #include "seine/error.hpp"
@@ -22,7 +23,7 @@ namespace seine {
 namespace {
 
 constexpr long kMostKibibytes = 1L << 20;  // beyond what this process has
-constexpr int kTooLarge = 3;               // how a child ends that came near
+constexpr int kTooLarge = 3;               // how a child ends that asked for more
 
 constexpr std::array kFatal{SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
 
@@ -56,12 +57,6 @@ long kibibytes_of_process() {
   long size = 0;
   pages >> size;
   return size * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-long resident_kibibytes() {
-  struct rusage usage {};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss;
 }
 
 // The library may also go round in circles and take memory each time.
@@ -108,12 +103,12 @@ class Pipe {
   withdraw();
   limit_time(path);
   limit_memory();
-  const long before = resident_kibibytes();
   try {
     read([&](const std::string& name) { pipe.write('\n' + name); });
-  } catch (...) {
-    // An error that can be thrown is one that the parent can throw, unless it is only thrown here.
-    if (resident_kibibytes() - before > kMostKibibytes / 2) _exit(kTooLarge);
+  } catch (const Error& error) {  // the parent will meet it, unless it came of the limit here
+    if (error.code() == Exit::system) _exit(kTooLarge);
+  } catch (const std::bad_alloc&) {
+    _exit(kTooLarge);
   }
   _exit(0);  // no destructor, no exit handler: they belong to the parent
 }
@@ -138,7 +133,7 @@ void try_in_child(const std::string& path, const std::function<void(const SayNex
   if (!is_endless && !is_large && !crashed) return;  // sound, or ended by somebody else
   const std::string name = said.substr(said.rfind('\n') + 1);
   const char* how = crashed    ? "crashes when it reads it"
-                    : is_large ? "takes ever more memory to read it"
+                    : is_large ? "takes more than 1 GiB to read it"
                                : "does not come to an end of reading it";
   throw Error(Exit::bad_data, fmt::format("{}: {}damaged: the HDF5 library {}", path,
                                           said.empty() ? "" : fmt::format("dataset \"{}\": ", name), how));

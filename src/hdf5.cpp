@@ -26,11 +26,14 @@ void quieten() {
 }
 
 herr_t keep_innermost(unsigned depth, const H5E_error2_t* entry, void* kept) {
-  if (depth == 0 && entry->desc) *static_cast<std::string*>(kept) = entry->desc;
+  Reason& reason = *static_cast<Reason*>(kept);
+  if (depth == 0 && entry->desc) reason.text = entry->desc;
   return 0;
 }
 
-Exit code_of_read_failure(int error_number) {
+Exit code_of_read_failure(const Reason& reason) {
+  const int error_number = reason.error_number;
+  if (reason.no_memory) return Exit::system;
   if (error_number == 0) return Exit::bad_data;
   return error_number == ENOENT || error_number == EACCES || error_number == EPERM ? Exit::no_input : Exit::io;
 }
@@ -62,7 +65,7 @@ RowSelection select_rows(hid_t dataset, std::uint64_t first, std::uint64_t count
 void check_read(herr_t status, const std::string& path, const std::string& name) {
   if (status >= 0) return;
   const Reason reason = last_reason();
-  throw Error(code_of_read_failure(reason.error_number),
+  throw Error(code_of_read_failure(reason),
               fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, reason.text));
 }
 
@@ -111,12 +114,15 @@ void write_scalar(hid_t object, const std::string& name, hid_t type, const void*
 
 Reason last_reason() {
   Reason reason;
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, &reason.text);
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, &reason);
   constexpr std::string_view key = "errno = ";
   if (const std::size_t at = reason.text.find(key); at != std::string::npos)
     reason.error_number = std::atoi(reason.text.c_str() + at + key.size());
   if (reason.error_number != 0) reason.text = std::strerror(reason.error_number);
   if (reason.text.empty()) reason.text = "unknown reason";
+  // By the text: the library has no one number for it.
+  reason.no_memory =
+      reason.text.starts_with("unable to allocate") || reason.text.starts_with("memory allocation failed");
   return reason;
 }
 
@@ -127,8 +133,8 @@ Id open_file(const std::string& path) {
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   if (file >= 0) return Id(file, H5Fclose);
   const Reason reason = last_reason();
-  if (reason.error_number != 0)
-    throw Error(code_of_read_failure(reason.error_number), fmt::format("{}: cannot be read: {}", path, reason.text));
+  if (reason.error_number != 0 || reason.no_memory)
+    throw Error(code_of_read_failure(reason), fmt::format("{}: cannot be read: {}", path, reason.text));
   if (H5Fis_hdf5(path.c_str()) <= 0)
     throw Error(Exit::bad_data, path + ": expected an HDF5 file, found another format");
   throw Error(Exit::bad_data, fmt::format("{}: damaged HDF5 file: {}", path, reason.text));
@@ -136,22 +142,28 @@ Id open_file(const std::string& path) {
 
 bool exists(hid_t parent, const std::string& name) {
   quieten();
-  for (std::size_t slash = name.find('/', 1); slash != std::string::npos; slash = name.find('/', slash + 1)) {
-    const std::string group = name.substr(0, slash);
-    if (H5Lexists(parent, group.c_str(), H5P_DEFAULT) <= 0 ||
-        H5Oexists_by_name(parent, group.c_str(), H5P_DEFAULT) <= 0)
-      return false;
-  }
-  return H5Lexists(parent, name.c_str(), H5P_DEFAULT) > 0 && H5Oexists_by_name(parent, name.c_str(), H5P_DEFAULT) > 0;
+  const auto leads_to_something = [&](const std::string& part) {
+    if (H5Lexists(parent, part.c_str(), H5P_DEFAULT) <= 0) return false;
+    const htri_t there = H5Oexists_by_name(parent, part.c_str(), H5P_DEFAULT);
+    if (there < 0 && last_reason().no_memory)
+      throw Error(Exit::system, fmt::format("\"{}\": not enough memory to look at it", part));
+    return there > 0;
+  };
+  for (std::size_t slash = name.find('/', 1); slash != std::string::npos; slash = name.find('/', slash + 1))
+    if (!leads_to_something(name.substr(0, slash))) return false;
+  return leads_to_something(name);
 }
 
 Id open_dataset(hid_t parent, const std::string& name, const std::string& path, std::size_t cache_bytes) {
   if (!exists(parent, name)) throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing", path, name));
-  const auto fail = [&](const std::string& found) {
-    throw Error(Exit::bad_data, fmt::format("{}: \"{}\": expected a dataset, found {}", path, name, found));
+  const auto fail = [&](const std::string& found, Exit code = Exit::bad_data) {
+    throw Error(code, fmt::format("{}: \"{}\": expected a dataset, found {}", path, name, found));
   };
   const Id object(H5Oopen(parent, name.c_str(), H5P_DEFAULT), H5Oclose);
-  if (!object) fail(last_reason().text);
+  if (!object) {
+    const Reason reason = last_reason();
+    fail(reason.text, reason.no_memory ? Exit::system : Exit::bad_data);
+  }
   if (H5Iget_type(object.get()) != H5I_DATASET) fail("a group or a type");
   const Id access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
   constexpr std::size_t slots = 10007;  // a prime well above the number of chunks that a cache holds

@@ -51,6 +51,7 @@ class Id {
 struct Reason {
   std::string text;
   int error_number = 0;
+  bool no_memory = false;  // it was asked for more than there is
 };
 Reason last_reason();
 

@@ -218,6 +218,7 @@ void try_file(const std::string& path, const DatasetNames& names, const SayNext&
     FileHeader header;
     read_column(header, file.get(), dataset, names, path);
     const Column& column = header.column(dataset);
+    if (column.fault_code == Exit::system) throw Error(column.fault_code, header.fault_of(dataset));
     if (!column.present || !header.fault_of(dataset).empty()) continue;
     const std::string name = name_in_file(names, dataset, column.alternative);
     h5::try_rows(h5::open_dataset(file.get(), name, path).get(), path, name);
