@@ -190,15 +190,22 @@ std::string text_of(const std::vector<hsize_t>& shape) {
 void check_extent(hid_t dataset, const std::string& path, const std::string& name) {
   constexpr double most_per_stored_byte = 4096;  // deflate reaches 1032
   const Id file(H5Iget_file_id(dataset), H5Fclose), type(H5Dget_type(dataset), H5Tclose);
+  const Id properties(H5Dget_create_plist(dataset), H5Pclose);
   hsize_t stored = 0;
   H5Fget_filesize(file.get(), &stored);
-  const std::vector<hsize_t> shape = shape_of(dataset);
-  double bytes = static_cast<double>(H5Tget_size(type.get()));
-  for (hsize_t extent : shape) bytes *= static_cast<double>(extent);
-  if (bytes > most_per_stored_byte * static_cast<double>(stored))
-    throw Error(Exit::bad_data,
-                fmt::format("{}: dataset \"{}\": expected rows that a file of {} bytes can hold, found {}", path, name,
-                            stored, text_of(shape)));
+  const auto check = [&](const std::vector<hsize_t>& shape, const char* what) {
+    double bytes = static_cast<double>(H5Tget_size(type.get()));
+    for (hsize_t extent : shape) bytes *= static_cast<double>(extent);
+    if (bytes > most_per_stored_byte * static_cast<double>(stored))
+      throw Error(Exit::bad_data,
+                  fmt::format("{}: dataset \"{}\": expected {} that a file of {} bytes can hold, found {}", path, name,
+                              what, stored, text_of(shape)));
+  };
+  std::vector<hsize_t> shape = shape_of(dataset);
+  check(shape, "rows");
+  if (H5Pget_layout(properties.get()) != H5D_CHUNKED) return;
+  H5Pget_chunk(properties.get(), static_cast<int>(shape.size()), shape.data());
+  check(shape, "chunks");
 }
 
 void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint64_t count, void* out,

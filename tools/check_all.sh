@@ -75,7 +75,7 @@ for name in "${checks[@]}"; do
     tsan) check "TSan" 'tests passed|tests failed' run_tsan ;;
     valgrind) check "Valgrind" '^10 strategies|^failed' run_valgrind ;;
     fuzz)
-      check "build of the fuzzers" 'FAILED' build fuzz
+      check "build of the fuzzers" 'FAILED' build fuzz --target fuzzers
       for reader in pool csv text json batch config checkpoint; do
         check "fuzz $reader" 'number_of_executed_units|SUMMARY' fuzz_one $reader
       done

@@ -29,6 +29,7 @@ import numpy as np
 ALLOWED = (0, 64, 65, 66, 74)
 ADDRESS_SPACE = 2 << 30  # of seine, MPI and HDF5 included, and of this script
 LARGEST_MEMORY_KIB = 200 << 10  # resident: an ordinary run takes 30 MiB
+LARGEST_FILE = 8 << 20
 TIME_LIMIT = 60  # seconds; a busy machine is no fault
 ROWS = 24
 
@@ -415,6 +416,8 @@ class Workplace:
                         damage(draw, file)
                     except (ValueError, TypeError, OSError, RuntimeError, KeyError, AttributeError) as error:  # two that do not go together
                         steps[-1] += f" ({type(error).__name__})"
+            if os.path.getsize(path) > LARGEST_FILE:  # an extent that has its place, but no bytes in it yet
+                os.truncate(path, LARGEST_FILE)
         if len(steps) == 1 or draw.random() < 0.25:
             with open(path, "rb") as file:
                 content = bytearray(file.read())
