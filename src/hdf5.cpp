@@ -31,9 +31,7 @@ herr_t keep_innermost(unsigned depth, const H5E_error2_t* entry, void* kept) {
   return 0;
 }
 
-Exit code_of_read_failure(const Reason& reason) {
-  const int error_number = reason.error_number;
-  if (reason.no_memory) return Exit::system;
+Exit code_of_read_failure(int error_number) {
   if (error_number == 0) return Exit::bad_data;
   return error_number == ENOENT || error_number == EACCES || error_number == EPERM ? Exit::no_input : Exit::io;
 }
@@ -65,7 +63,7 @@ RowSelection select_rows(hid_t dataset, std::uint64_t first, std::uint64_t count
 void check_read(herr_t status, const std::string& path, const std::string& name) {
   if (status >= 0) return;
   const Reason reason = last_reason();
-  throw Error(code_of_read_failure(reason),
+  throw Error(code_of_read_failure(reason.error_number),
               fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, reason.text));
 }
 
@@ -133,8 +131,9 @@ Id open_file(const std::string& path) {
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   if (file >= 0) return Id(file, H5Fclose);
   const Reason reason = last_reason();
-  if (reason.error_number != 0 || reason.no_memory)
-    throw Error(code_of_read_failure(reason), fmt::format("{}: cannot be read: {}", path, reason.text));
+  if (reason.no_memory) throw Error(Exit::system, fmt::format("{}: cannot be read: {}", path, reason.text));
+  if (reason.error_number != 0)
+    throw Error(code_of_read_failure(reason.error_number), fmt::format("{}: cannot be read: {}", path, reason.text));
   if (H5Fis_hdf5(path.c_str()) <= 0)
     throw Error(Exit::bad_data, path + ": expected an HDF5 file, found another format");
   throw Error(Exit::bad_data, fmt::format("{}: damaged HDF5 file: {}", path, reason.text));
