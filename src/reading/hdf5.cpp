@@ -10,6 +10,7 @@
 
 #include "reading/lzf.hpp"
 #include "reading/raw_file.hpp"
+#include "reading/text_heap.hpp"
 
 namespace seine::h5 {
 namespace {
@@ -25,7 +26,8 @@ void quieten() {
 }
 
 herr_t keep_innermost(unsigned depth, const H5E_error2_t* entry, void* kept) {
-  if (depth == 0 && entry->desc) *static_cast<std::string*>(kept) = entry->desc;
+  Reason& reason = *static_cast<Reason*>(kept);
+  if (depth == 0 && entry->desc) reason.text = entry->desc;
   return 0;
 }
 
@@ -65,6 +67,24 @@ void check_read(herr_t status, const std::string& path, const std::string& name)
               fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, reason.text));
 }
 
+bool is_virtual(hid_t dataset) {
+  const Id properties(H5Dget_create_plist(dataset), H5Pclose);
+  return H5Pget_layout(properties.get()) == H5D_VIRTUAL;
+}
+
+// Those of the library that believe what they are given; deflate, shuffle and checksums do not.
+bool has_fragile_filter(hid_t properties) {
+  const int filters = H5Pget_nfilters(properties);
+  for (int i = 0; i < filters; ++i) {
+    unsigned flags = 0;
+    std::size_t values = 0;
+    const H5Z_filter_t filter =
+        H5Pget_filter2(properties, static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr, nullptr);
+    if (filter == H5Z_FILTER_SZIP || filter == H5Z_FILTER_NBIT || filter == H5Z_FILTER_SCALEOFFSET) return true;
+  }
+  return false;
+}
+
 std::string without_padding(const char* text, std::size_t size, H5T_str_t padding) {
   if (padding == H5T_STR_NULLTERM) return std::string(text, strnlen(text, size));
   const char pad = padding == H5T_STR_SPACEPAD ? ' ' : '\0';
@@ -92,12 +112,15 @@ void write_scalar(hid_t object, const std::string& name, hid_t type, const void*
 
 Reason last_reason() {
   Reason reason;
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, &reason.text);
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, &reason);
   constexpr std::string_view key = "errno = ";
   if (const std::size_t at = reason.text.find(key); at != std::string::npos)
     reason.error_number = std::atoi(reason.text.c_str() + at + key.size());
   if (reason.error_number != 0) reason.text = std::strerror(reason.error_number);
   if (reason.text.empty()) reason.text = "unknown reason";
+  // By the text: the library has no one number for it.
+  reason.no_memory =
+      reason.text.starts_with("unable to allocate") || reason.text.starts_with("memory allocation failed");
   return reason;
 }
 
@@ -112,6 +135,7 @@ Id open_file(const std::string& path) {
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   if (file >= 0) return Id(file, H5Fclose);
   const Reason reason = last_reason();
+  if (reason.no_memory) throw Error(Exit::system, fmt::format("{}: cannot be read: {}", path, reason.text));
   if (reason.error_number != 0)
     throw Error(code_of_read_failure(reason.error_number), fmt::format("{}: cannot be read: {}", path, reason.text));
   if (H5Fis_hdf5(path.c_str()) <= 0)
@@ -121,23 +145,29 @@ Id open_file(const std::string& path) {
 
 bool exists(hid_t parent, const std::string& name) {
   quieten();
-  for (std::size_t slash = name.find('/', 1); slash != std::string::npos; slash = name.find('/', slash + 1)) {
-    const std::string group = name.substr(0, slash);
-    if (H5Lexists(parent, group.c_str(), H5P_DEFAULT) <= 0 ||
-        H5Oexists_by_name(parent, group.c_str(), H5P_DEFAULT) <= 0)
-      return false;
-  }
-  return H5Lexists(parent, name.c_str(), H5P_DEFAULT) > 0 && H5Oexists_by_name(parent, name.c_str(), H5P_DEFAULT) > 0;
+  const auto leads_to_something = [&](const std::string& part) {
+    if (H5Lexists(parent, part.c_str(), H5P_DEFAULT) <= 0) return false;
+    const htri_t there = H5Oexists_by_name(parent, part.c_str(), H5P_DEFAULT);
+    if (there < 0 && last_reason().no_memory)
+      throw Error(Exit::system, fmt::format("\"{}\": not enough memory to look at it", part));
+    return there > 0;
+  };
+  for (std::size_t slash = name.find('/', 1); slash != std::string::npos; slash = name.find('/', slash + 1))
+    if (!leads_to_something(name.substr(0, slash))) return false;
+  return leads_to_something(name);
 }
 
 Id open_dataset(hid_t parent, const std::string& name, const std::string& path,
                 std::optional<std::size_t> cache_bytes) {
   if (!exists(parent, name)) throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is missing", path, name));
-  const auto fail = [&](const std::string& found) {
-    throw Error(Exit::bad_data, fmt::format("{}: \"{}\": expected a dataset, found {}", path, name, found));
+  const auto fail = [&](const std::string& found, Exit code = Exit::bad_data) {
+    throw Error(code, fmt::format("{}: \"{}\": expected a dataset, found {}", path, name, found));
   };
   const Id object(H5Oopen(parent, name.c_str(), H5P_DEFAULT), H5Oclose);
-  if (!object) fail(last_reason().text);
+  if (!object) {
+    const Reason reason = last_reason();
+    fail(reason.text, reason.no_memory ? Exit::system : Exit::bad_data);
+  }
   if (H5Iget_type(object.get()) != H5I_DATASET) fail("a group or a type");
   const Id access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose);
   constexpr std::size_t slots = 10007;  // a prime well above the number of chunks that a cache holds
@@ -155,6 +185,33 @@ std::vector<hsize_t> shape_of(hid_t dataset) {
   return shape;
 }
 
+std::string text_of(const std::vector<hsize_t>& shape) {
+  std::string extents;  // not fmt::join, in which GCC 12 at -O3 sees an overflow
+  for (hsize_t extent : shape) extents += (extents.empty() ? "" : ",") + std::to_string(extent);
+  return "[" + extents + "]";
+}
+
+void check_extent(hid_t dataset, const std::string& path, const std::string& name) {
+  constexpr double most_per_stored_byte = 4096;  // deflate reaches 1032
+  const Id file(H5Iget_file_id(dataset), H5Fclose), type(H5Dget_type(dataset), H5Tclose);
+  const Id properties(H5Dget_create_plist(dataset), H5Pclose);
+  hsize_t stored = 0;
+  H5Fget_filesize(file.get(), &stored);
+  const auto check = [&](const std::vector<hsize_t>& shape, const char* what) {
+    double bytes = static_cast<double>(H5Tget_size(type.get()));
+    for (hsize_t extent : shape) bytes *= static_cast<double>(extent);
+    if (bytes > most_per_stored_byte * static_cast<double>(stored))
+      throw Error(Exit::bad_data,
+                  fmt::format("{}: dataset \"{}\": expected {} that a file of {} bytes can hold, found {}", path, name,
+                              what, stored, text_of(shape)));
+  };
+  std::vector<hsize_t> shape = shape_of(dataset);
+  check(shape, "rows");
+  if (H5Pget_layout(properties.get()) != H5D_CHUNKED) return;
+  H5Pget_chunk(properties.get(), static_cast<int>(shape.size()), shape.data());
+  check(shape, "chunks");
+}
+
 void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint64_t count, void* out,
                const std::string& path, const std::string& name) {
   if (count == 0) return;
@@ -169,7 +226,9 @@ std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std:
   if (count == 0) return texts;
   quieten();
   const Id file_type(H5Dget_type(dataset), H5Tclose);
-  if (H5Tis_variable_str(file_type.get()) > 0) {
+  const bool is_variable = H5Tis_variable_str(file_type.get()) > 0;
+  if (is_variable && !is_virtual(dataset)) return read_heap_texts(dataset, first, count, path, name);
+  if (is_variable) {  // references into the heaps of several files
     const RowSelection rows = select_rows(dataset, first, count);
     std::vector<char*> pointers(count, nullptr);
     const herr_t status =
@@ -187,6 +246,33 @@ std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std:
     for (std::size_t i = 0; i < count; ++i) texts[i] = without_padding(raw.data() + i * size, size, padding);
   }
   return texts;
+}
+
+std::string file_of(hid_t dataset) {
+  std::string name(static_cast<std::size_t>(std::max<ssize_t>(H5Fget_name(dataset, nullptr, 0), 0)), '\0');
+  H5Fget_name(dataset, name.data(), name.size() + 1);
+  return name;
+}
+
+void try_rows(hid_t dataset, const std::string& path, const std::string& name) {
+  const std::vector<hsize_t> shape = shape_of(dataset);
+  const Id type(H5Dget_type(dataset), H5Tclose), properties(H5Dget_create_plist(dataset), H5Pclose);
+  const bool is_variable = H5Tis_variable_str(type.get()) > 0;
+  if (shape.empty() || !(has_fragile_filter(properties.get()) || (is_variable && is_virtual(dataset)))) return;
+  std::uint64_t row_bytes = H5Tget_size(type.get());
+  for (std::size_t i = 1; i < shape.size(); ++i) row_bytes *= shape[i];
+  constexpr std::uint64_t bytes_at_once = std::uint64_t{16} << 20;
+  const std::uint64_t most = std::max<std::uint64_t>(1, bytes_at_once / std::max<std::uint64_t>(1, row_bytes));
+  std::vector<std::byte> rows;
+  for (std::uint64_t first = 0; first < shape[0]; first += most) {
+    const std::uint64_t count = std::min<std::uint64_t>(most, shape[0] - first);
+    if (is_variable) {
+      read_text_rows(dataset, first, count, path, name);
+    } else {
+      rows.resize(count * row_bytes);
+      read_rows(dataset, type.get(), first, count, rows.data(), path, name);
+    }
+  }
 }
 
 Id create_file(const std::string& path) {

@@ -51,6 +51,7 @@ class Id {
 struct Reason {
   std::string text;
   int error_number = 0;
+  bool no_memory = false;  // it was asked for more than there is
 };
 Reason last_reason();
 
@@ -68,6 +69,10 @@ bool exists(hid_t parent, const std::string& name);
 Id open_dataset(hid_t parent, const std::string& name, const std::string& path,
                 std::optional<std::size_t> cache_bytes = {});
 std::vector<hsize_t> shape_of(hid_t dataset);
+std::string text_of(const std::vector<hsize_t>& shape);  // "[100,4]"
+// Error 65 where the file cannot hold so many rows. Rows that nobody wrote are legal HDF5 and cost no bytes, so a
+// damaged extent may be anything: nothing must be sized by it before.
+void check_extent(hid_t dataset, const std::string& path, const std::string& name);
 // Rows [first, first + count) of the first dimension into `out`, converted to `memory_type`. Error 65 for damaged data,
 // 66 for a missing file behind it, 74 where the disk fails.
 void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint64_t count, void* out,
@@ -75,6 +80,10 @@ void read_rows(hid_t dataset, hid_t memory_type, std::uint64_t first, std::uint6
 // The same for strings of fixed or variable length, without padding.
 std::vector<std::string> read_text_rows(hid_t dataset, std::uint64_t first, std::uint64_t count,
                                         const std::string& path, const std::string& name);
+// The path of the file that holds a dataset: behind an external link it is another one than was opened.
+std::string file_of(hid_t dataset);
+// Reads all rows and forgets them where the library may crash on damaged ones. For a child process.
+void try_rows(hid_t dataset, const std::string& path, const std::string& name);
 
 // --- writing: every error is 74 ---
 

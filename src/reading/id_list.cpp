@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "reading/fence.hpp"
 #include "reading/hdf5.hpp"
 #include "seine/error.hpp"
 
@@ -170,6 +171,13 @@ std::vector<std::string> integers_as_text(hid_t dataset, hid_t type, std::uint64
 }
 
 std::vector<std::string> ids_of_hdf5(const std::string& path) {
+  try_in_child(path, [&](const SayNext& say_next) {
+    const h5::Id tried = h5::open_file(path);
+    say_next("ids");
+    const h5::Id ids = h5::open_dataset(tried.get(), "ids", path);
+    h5::check_extent(ids.get(), path, "ids");
+    h5::try_rows(ids.get(), path, "ids");
+  });
   const h5::Id file = h5::open_file(path);
   const h5::Id dataset = h5::open_dataset(file.get(), "ids", path);
   const h5::Id type(H5Dget_type(dataset.get()), H5Tclose);
@@ -177,6 +185,7 @@ std::vector<std::string> ids_of_hdf5(const std::string& path) {
   const H5T_class_t kind = H5Tget_class(type.get());
   if (shape.size() != 1 || (kind != H5T_STRING && kind != H5T_INTEGER))
     throw Error(Exit::bad_data, path + ": dataset \"ids\": expected [N] of integers or strings, found another form");
+  h5::check_extent(dataset.get(), path, "ids");
   if (kind == H5T_STRING) return h5::read_text_rows(dataset.get(), 0, shape[0], path, "ids");
   if (H5Tget_sign(type.get()) == H5T_SGN_NONE)
     return integers_as_text<std::uint64_t>(dataset.get(), H5T_NATIVE_UINT64, shape[0], path);

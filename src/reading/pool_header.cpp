@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "reading/fence.hpp"
 #include "reading/hdf5.hpp"
 #include "reading/virtual_dataset.hpp"
 
@@ -127,7 +128,7 @@ void read_chunking(Column& column, hid_t properties, const std::vector<hsize_t>&
 }
 
 // Where the rows start in the file, if they can be read without the library.
-std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind) {
+std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind, const std::string& path) {
   const hid_t plain = kind == Kind::f32           ? H5T_IEEE_F32LE
                       : kind == Kind::f64         ? H5T_IEEE_F64LE
                       : kind == Kind::integer     ? H5T_STD_I64LE
@@ -135,17 +136,16 @@ std::int64_t offset_of(hid_t dataset, hid_t type, hid_t properties, Kind kind) {
                                                   : H5I_INVALID_HID;
   const bool is_plain = kind == Kind::f16 ? !h5::is_big_endian(type) : plain >= 0 && H5Tequal(type, plain) > 0;
   if (!is_plain || H5Pget_layout(properties) != H5D_CONTIGUOUS || H5Pget_external_count(properties) != 0) return -1;
+  if (h5::file_of(dataset) != path) return -1;
   const haddr_t offset = H5Dget_offset(dataset);  // undefined before the first row is written
   return offset == HADDR_UNDEF ? -1 : static_cast<std::int64_t>(offset);
 }
 
-// --- headers ---
-
 std::string found_form(const std::vector<hsize_t>& shape, hid_t type) {
-  std::string extents;  // not fmt::join, in which GCC 12 at -O3 sees an overflow
-  for (hsize_t extent : shape) extents += (extents.empty() ? "" : ",") + std::to_string(extent);
-  return fmt::format("[{}] of {}", extents, describe_type(type));
+  return fmt::format("{} of {}", h5::text_of(shape), describe_type(type));
 }
+
+// --- headers ---
 
 // Fills `column` as far as it can be known, and throws what is wrong with the dataset.
 void read_column(Column& column, hid_t file, Dataset dataset, const std::string& name, const std::string& path) {
@@ -161,6 +161,7 @@ void read_column(Column& column, hid_t file, Dataset dataset, const std::string&
   if (!suits(shape, dataset) || !suits(column.kind, dataset))
     throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\": expected {}, found {}", path, name,
                                             expected_form(dataset), found_form(shape, type.get())));
+  h5::check_extent(opened.get(), path, name);
   if (shape.size() > 1) column.width = static_cast<std::int64_t>(shape.back());
   if (shape.size() == 3) column.passes = static_cast<std::int64_t>(shape[1]);
 
@@ -168,7 +169,7 @@ void read_column(Column& column, hid_t file, Dataset dataset, const std::string&
   const H5D_layout_t layout = H5Pget_layout(properties.get());
   if (layout == H5D_VIRTUAL) check_virtual(properties.get(), shape, path, name);
   if (layout == H5D_CHUNKED) read_chunking(column, properties.get(), shape, H5Tget_size(type.get()));
-  column.offset = offset_of(opened.get(), type.get(), properties.get(), column.kind);
+  column.offset = offset_of(opened.get(), type.get(), properties.get(), column.kind, path);
   if (const std::string filter = missing_filter(properties.get()); !filter.empty())
     throw Error(Exit::bad_data,
                 fmt::format("{}: dataset \"{}\": stored with {}, which is not installed here", path, name, filter));
@@ -205,14 +206,35 @@ void check_chosen_names(hid_t file, const DatasetNames& names, const std::string
   check(names.logits, usual.logits);
 }
 
+bool is_wanted(Dataset dataset, const DatasetNames& names) {
+  return dataset != Dataset::labels || names.labels != "none";
+}
+
+// Everything that the library finds its way by, and the rows that it reads without a check: all that it crashes on.
+void try_file(const std::string& path, const DatasetNames& names, const SayNext& say_next) {
+  const h5::Id file = h5::open_file(path);
+  for (Dataset dataset : kEveryDataset) {
+    if (!is_wanted(dataset, names)) continue;
+    say_next(name_in(names, dataset));
+    FileHeader header;
+    read_column(header, file.get(), dataset, names, path);
+    const Column& column = header.column(dataset);
+    if (column.fault_code == Exit::system) throw Error(column.fault_code, header.fault_of(dataset));
+    if (!column.present || !header.fault_of(dataset).empty()) continue;
+    const std::string name = name_in_file(names, dataset, column.alternative);
+    h5::try_rows(h5::open_dataset(file.get(), name, path).get(), path, name);
+  }
+}
+
 FileHeader read_header(std::int64_t number, const std::string& path, const DatasetNames& names) {
   FileHeader header;
   header.header.file = number;
   try {
+    try_in_child(path, [&](const SayNext& say_next) { try_file(path, names, say_next); });
     const h5::Id file = h5::open_file(path);
     check_chosen_names(file.get(), names, path);
     for (Dataset dataset : kEveryDataset)
-      if (dataset != Dataset::labels || names.labels != "none") read_column(header, file.get(), dataset, names, path);
+      if (is_wanted(dataset, names)) read_column(header, file.get(), dataset, names, path);
   } catch (const Error& error) {
     header.header.fault_code = error.code();
     header.fault = error.what();

@@ -40,8 +40,13 @@ bool holds_selection(hid_t dataset, hid_t selection, hssize_t elements) {
   return true;
 }
 
+constexpr int kMostLevels = 16;  // the library goes round in circles until its stack ends
+
+void check_levels(hid_t properties, const std::vector<hsize_t>& shape, const std::string& path, const std::string& name,
+                  int level);
+
 void check_source(hid_t properties, std::size_t mapping, hssize_t elements, const std::string& path,
-                  const std::string& name) {
+                  const std::string& name, int level) {
   const std::string file_name = virtual_text(properties, mapping, H5Pget_virtual_filename);
   const std::string dataset_name = virtual_text(properties, mapping, H5Pget_virtual_dsetname);
   if (file_name.find("%b") != std::string::npos || dataset_name.find("%b") != std::string::npos) return;  // a series
@@ -49,19 +54,26 @@ void check_source(hid_t properties, std::size_t mapping, hssize_t elements, cons
     const std::string source = source_path(file_name, path);
     const h5::Id file = h5::open_file(source);
     const h5::Id dataset = h5::open_dataset(file.get(), dataset_name, source);
+    h5::check_extent(dataset.get(), source, dataset_name);
     const h5::Id selection(H5Pget_virtual_srcspace(properties, mapping), H5Sclose);
     if (!holds_selection(dataset.get(), selection.get(), elements))
       throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" has another shape", source, dataset_name));
+    const h5::Id inner(H5Dget_create_plist(dataset.get()), H5Pclose);
+    if (H5Pget_layout(inner.get()) == H5D_VIRTUAL)
+      check_levels(inner.get(), h5::shape_of(dataset.get()), source, dataset_name, level + 1);
   } catch (const Error& error) {
+    if (level > 0) throw;  // one frame around the reason is enough
     throw Error(error.code(),
                 fmt::format("{}: dataset \"{}\" is virtual, and a source fails: {}", path, name, error.what()));
   }
 }
 
-}  // namespace
-
-void check_virtual(hid_t properties, const std::vector<hsize_t>& shape, const std::string& path,
-                   const std::string& name) {
+void check_levels(hid_t properties, const std::vector<hsize_t>& shape, const std::string& path, const std::string& name,
+                  int level) {
+  if (level > kMostLevels)
+    throw Error(Exit::bad_data,
+                fmt::format("{}: dataset \"{}\" is virtual: expected at most {} levels of virtual sources", path, name,
+                            kMostLevels));
   std::size_t mappings = 0;
   H5Pget_virtual_count(properties, &mappings);
   hsize_t mapped = 0, elements = 1;
@@ -69,7 +81,7 @@ void check_virtual(hid_t properties, const std::vector<hsize_t>& shape, const st
   for (std::size_t i = 0; i < mappings; ++i) {
     const h5::Id space(H5Pget_virtual_vspace(properties, i), H5Sclose);
     const hssize_t points = H5Sget_select_npoints(space.get());  // all bits set where unlimited
-    check_source(properties, i, points, path, name);
+    check_source(properties, i, points, path, name, level);
     bounded = bounded && points >= 0;
     if (bounded) mapped += static_cast<hsize_t>(points);
   }
@@ -78,6 +90,13 @@ void check_virtual(hid_t properties, const std::vector<hsize_t>& shape, const st
     throw Error(Exit::bad_data, fmt::format("{}: dataset \"{}\" is virtual: expected sources for {} elements, found "
                                             "them for {}",
                                             path, name, elements, mapped));
+}
+
+}  // namespace
+
+void check_virtual(hid_t properties, const std::vector<hsize_t>& shape, const std::string& path,
+                   const std::string& name) {
+  check_levels(properties, shape, path, name, 0);
 }
 
 }  // namespace seine
