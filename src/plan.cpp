@@ -120,10 +120,12 @@ class Planner {
     if (!labelled_) return need;
     return with_labelled_pool(need, *labelled_, Ownership::largest_share(labelled_->rows, ranks), wanted_);
   }
-  // Before a row is loaded: the process, and the roles of the rows while they are looked for in two lists.
+  // Before a row is loaded: the process, the roles of the rows while they are looked for in two lists, and what reading
+  // text leaves behind.
   std::int64_t in_use_on(int ranks) const {
-    constexpr std::int64_t kRoles = 2;
-    return process_bytes(ranks, plan_.threads) + kRoles * Ownership::largest_share(pool_.rows, ranks);
+    constexpr std::int64_t kRoles = 2, kText = 2 << 20;
+    return process_bytes(ranks, plan_.threads) + kRoles * Ownership::largest_share(pool_.rows, ranks) +
+           (pool_.text_ids ? kText : 0);
   }
 
   void memory() {

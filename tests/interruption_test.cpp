@@ -68,7 +68,7 @@ std::string digest_in(const Ended& ended) {
 
 // Until a run has made this file, and a little more.
 void wait_for(const std::string& path, double more) {
-  for (int tick = 0; tick < 2000 && !fs::exists(path); ++tick)
+  for (int tick = 0; tick < 6000 && !fs::exists(path); ++tick)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   std::this_thread::sleep_for(std::chrono::duration<double>(more));
 }
@@ -220,8 +220,13 @@ TEST(Unwritable, FullDisk) {
 
 TEST(Changed, PoolUnderACheckpoint) {
   const Site site;
-  const Words words = site.slow();
-  expect_stopped(signalled(site, 2, words, SIGUSR1, 1), 75, "SIGUSR1");
+  const Words words = site.slow({"--checkpoint-every", "0.05"});
+  Launched first(2, words);
+  wait_for(site.path("checkpoint"), 0);  // then the pool has been read, and the checkpoint knows which
+  const std::vector<pid_t> ranks = first.ranks();
+  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << first.wait().out;
+  kill(ranks[1], SIGUSR1);
+  expect_stopped(first.wait(), 75, "SIGUSR1");
   const std::string whole = content(site.shard(1)), kept = content(site.path("checkpoint"));
   std::string other = whole;  // a bit of the mantissa of some value
   other[other.size() / 2] = static_cast<char>(other[other.size() / 2] ^ 1);
