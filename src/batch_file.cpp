@@ -14,9 +14,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "csv.hpp"
-#include "hdf5.hpp"
-#include "seine/atomic_file.hpp"
+#include "atomic_file.hpp"
+#include "reading/csv.hpp"
+#include "reading/hdf5.hpp"
 #include "seine/error.hpp"
 
 namespace seine {

@@ -4,9 +4,9 @@
 #include <functional>
 #include <optional>
 
+#include "engines/log_determinant.hpp"
 #include "seine/certificate.hpp"
 #include "seine/cover.hpp"
-#include "seine/log_determinant.hpp"
 #include "seine/pick.hpp"
 
 namespace seine {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "backend/row_kernel.hpp"
-#include "rule_state.hpp"
+#include "engines/rule_state.hpp"
 
 namespace seine {
 namespace {

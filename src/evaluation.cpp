@@ -10,13 +10,13 @@
 #include <nlohmann/json.hpp>
 
 #include "backend/score_kernel.hpp"
-#include "csv.hpp"
+#include "reading/csv.hpp"
+#include "reading/id_list.hpp"
+#include "reading/loader.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
-#include "seine/id_list.hpp"
 #include "seine/ids.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
 
 namespace seine {
 namespace {
@@ -210,13 +210,10 @@ Pool unit_copy(const Pool& pool) {
 }
 
 // Collective. What covered rows, in the pool and outside of it, leave of both geometries.
-void cover(Pool& given, Pool& unit, const EvaluationRequest& request, const Wanted& wanted, const PoolShape& shape) {
-  const PoolRequest& pool = request.pool;
+void cover(Pool& given, Pool& unit, const std::optional<Pool>& outside) {
   Prior prior, unit_prior;
-  std::optional<Pool> outside, unit_outside;
-  if (!pool.labelled_pool.empty()) {
-    const OpenedPool labelled = open_labelled_pool(given.comm(), pool, {.embeddings = true}, shape);
-    outside.emplace(load(given.comm(), given.backend(), labelled, wanted, pool, nullptr).pool);
+  std::optional<Pool> unit_outside;
+  if (outside) {
     unit_outside.emplace(unit_copy(*outside));
     prior.outside = &*outside;
     unit_prior.outside = &*unit_outside;
@@ -232,9 +229,18 @@ Grounds load_grounds(const EvaluationRequest& request, const Comm& comm, Backend
   wanted.unit_rows = request.normalize == Normalize::l2;
   wanted.copies = 4;
   wanted.threads = std::max(1, request.pool.threads);
-  Pool given = load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr).pool;
+  const PoolShape& shape = opened.files.shape();
+  std::optional<OpenedPool> labelled;
+  if (wanted.embeddings && !request.pool.labelled_pool.empty())
+    labelled.emplace(open_labelled_pool(comm, request.pool, {.embeddings = true}, shape));
+  MemoryNeed need = memory_need(shape, opened.own.own(), wanted);
+  if (labelled) need = with_labelled_pool(need, labelled->files.shape(), labelled->own.own(), wanted);
+  const Memory memory = memory_for(comm, need, request.pool);
+  Pool given = load(comm, backend, opened, wanted, memory, comm.is_root() ? &console : nullptr).pool;
   Pool unit = unit_copy(given);
-  if (wanted.embeddings) cover(given, unit, request, wanted, opened.files.shape());
+  std::optional<Pool> outside;
+  if (labelled) outside.emplace(load(comm, backend, *labelled, wanted, memory, nullptr).pool);
+  if (wanted.embeddings) cover(given, unit, outside);
   Pool rest = uncovered(given, request), unit_rest = uncovered(unit, request);
   return {{std::move(given), std::move(rest)}, {std::move(unit), std::move(unit_rest)}};
 }

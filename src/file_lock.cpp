@@ -1,4 +1,4 @@
-#include "seine/file_lock.hpp"
+#include "file_lock.hpp"
 
 #include <fcntl.h>
 #include <fmt/chrono.h>

@@ -20,15 +20,15 @@
 #include <string_view>
 #include <vector>
 
-#include "rule_state.hpp"
-#include "seine/atomic_file.hpp"
+#include "atomic_file.hpp"
+#include "engines/rule_state.hpp"
+#include "engines/symmetric.hpp"
+#include "reading/loader.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
 #include "seine/pick.hpp"
 #include "seine/synthesis.hpp"
-#include "symmetric.hpp"
 
 namespace seine {
 namespace {
@@ -50,8 +50,8 @@ constexpr Constant kConstants[] = {
     {"scored_value", [](Machine& m) -> double& { return m.scored_value; }},
     {"distance", [](Machine& m) -> double& { return m.distance.each; }},
     {"distance_value", [](Machine& m) -> double& { return m.distance.value; }},
-    {"single_distance", [](Machine& m) -> double& { return m.single_distance.each; }},
-    {"single_distance_value", [](Machine& m) -> double& { return m.single_distance.value; }},
+    {"screened_distance", [](Machine& m) -> double& { return m.screened_distance.each; }},
+    {"screened_distance_value", [](Machine& m) -> double& { return m.screened_distance.value; }},
     {"product", [](Machine& m) -> double& { return m.product.each; }},
     {"product_value", [](Machine& m) -> double& { return m.product.value; }},
     {"similarity", [](Machine& m) -> double& { return m.similarity.each; }},
@@ -259,7 +259,7 @@ class Calibration {
                                                            (machine_.scanned_row + machine_.sifted_row) * 3;
       return std::max(picking.seconds - others, picking.seconds / 4) / picking.pairs;
     };
-    machine_.single_distance = line_of([&](std::int64_t dim) { return pair("k_center", kMany, dim, machine_.pick); });
+    machine_.screened_distance = line_of([&](std::int64_t dim) { return pair("k_center", kMany, dim, machine_.pick); });
     machine_.product = line_of([&](std::int64_t dim) {
       return pair("log_det", 2 * kMany, dim, machine_.close_pick.of(static_cast<double>(dim)));
     });

@@ -1,4 +1,4 @@
-#include "seine/overwrite.hpp"
+#include "overwrite.hpp"
 
 #include <fmt/format.h>
 

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <optional>
 
+#include "engines/merge.hpp"
+#include "residency.hpp"
 #include "seine/certificate.hpp"
-#include "seine/merge.hpp"
 #include "seine/ownership.hpp"
-#include "seine/residency.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {
@@ -46,8 +46,9 @@ Effort alone(double seconds) {
 
 class Planner {
  public:
-  Planner(const PoolShape& pool, const Request& request, int ranks, const Machine& machine)
+  Planner(const PoolShape& pool, const Request& request, int ranks, const Machine& machine, const PoolShape* labelled)
       : pool_(pool),
+        labelled_(labelled),
         request_(request),
         machine_(machine),
         entry_(strategy(request.strategy)),
@@ -65,12 +66,12 @@ class Planner {
     plan_.rows_per_rank = own_rows_;
     memory();
     if (!plan_.possible) return plan_;
-    plan_.start = Range{0.5, 1, 2.5} * (machine_.start * (1 + 0.1 * std::log2(ranks_)));
-    plan_.write = Range{0.005, 0.02, 0.5} + Range::exactly(picks_ * 2e-7);
+    plan_.start = kLaunching * (machine_.start * (1 + kPerDoubling * std::log2(ranks_)));
+    plan_.write = kWriting + Range::exactly(picks_ * kWrittenPick);
     const Effort read = reading(), select = selecting(), certificate = certifying();
     plan_.read = read.seconds(plan_.threads);
     // From disks instead of memory, all processes at once.
-    plan_.read.high += first_bytes() / ranks_ * machine_.stored_byte * 1.5;
+    plan_.read.high += first_bytes() / ranks_ * machine_.stored_byte * kCrowded;
     plan_.select = select.seconds(plan_.threads);
     plan_.select.high += (plan_.bytes_read.high - first_bytes()) / ranks_ * machine_.stored_byte;
     plan_.certificate = certificate.seconds(plan_.threads);
@@ -80,7 +81,28 @@ class Planner {
   }
 
  private:
-  static constexpr double kStartingProcessor = 0.08;
+  // --- What was measured once, on the machine where the built-in constants were, and matters too little for a constant
+  // of a machine. Seconds, or shares.
+  static constexpr double kStartingProcessor = 0.08;  // of a rank before it opens a pool
+  static constexpr Range kLaunching{0.5, 1, 2.5};     // launchers differ, and so do nodes that wake up
+  static constexpr double kPerDoubling = 0.1;         // of the start, per doubling of the ranks
+  static constexpr Range kWriting{0.005, 0.02, 0.5};  // a small file, synced: at once, or a busy disk
+  static constexpr double kWrittenPick = 2e-7;        // its id, row, score and gain
+  static constexpr double kCrowded = 1.5;             // a disk that several ranks read at once
+  static constexpr double kRowWithoutId = 1.0 / 8;    // of a row with one: roles and counts are left
+  static constexpr double kNormValue = 5e-10;         // of an embedding, for the norms of outer products
+  static constexpr double kMovedByte = 4e-10;         // of a row that a merge copies
+  static constexpr double kScoredAlone = 4e-6;        // a row whose score is computed by itself: a call of the scorer
+  static constexpr double kWaves = 3;                 // of a round, until enough of the best are exact
+  static constexpr double kMostSifted = 65536;        // rows among which the n-th best bound is looked for
+  static constexpr double kOuterRows = 2;             // two norms and two products of each row, not one
+  // A bound on scores is of use when it has seen about so many rows: those that may be among the best meanwhile.
+  static constexpr double kScoredPerPick = 8, kScoredAtFirst = 1024;
+  // Passes through all rows that a streamed selection cannot avoid: for norms or the first keys, and for the first
+  // pick.
+  static constexpr double kPasses = 2;
+  // Rows that a streamed round reads, as a multiple of those that meet a pick in it: a piece of rows is read for some.
+  static constexpr Range kReadPerMet{1, 2, 4};
   // What measurements differed by, beside what is known not to be known: caches, clocks, the data.
   static constexpr Range kError{0.6, 1, 1.6};
 
@@ -93,20 +115,32 @@ class Planner {
 
   // --- memory ---
 
+  MemoryNeed need_on(int ranks) const {
+    const MemoryNeed need = memory_need(pool_, Ownership::largest_share(pool_.rows, ranks), wanted_);
+    if (!labelled_) return need;
+    return with_labelled_pool(need, *labelled_, Ownership::largest_share(labelled_->rows, ranks), wanted_);
+  }
+  // Before a row is loaded: the process, and the roles of the rows while they are looked for in two lists.
+  std::int64_t in_use_on(int ranks) const {
+    constexpr std::int64_t kRoles = 2;
+    return process_bytes(ranks, plan_.threads) + kRoles * Ownership::largest_share(pool_.rows, ranks);
+  }
+
   void memory() {
-    const MemoryNeed need = memory_need(pool_, own_rows_, wanted_);
-    const std::int64_t process = process_bytes(ranks_, plan_.threads), in_use = process + 2 * own_rows_;
+    const MemoryNeed need = need_on(ranks_);
+    const std::int64_t process = process_bytes(ranks_, plan_.threads), in_use = in_use_on(ranks_);
     plan_.resident_bytes = process + std::max(need.opening, need.most());
-    plan_.least_bytes = process + std::max(need.opening, need.vectors > 0 ? need.least() + 2 * own_rows_ : need.most());
+    plan_.least_bytes = in_use + std::max(need.opening, need.least());
     plan_.memory_bytes = plan_.resident_bytes + lists(2.0 * static_cast<double>(need.vectors));  // as much again
     if (!request_.pool.memory_gib) return;
     const double given = *request_.pool.memory_gib * kGiB;
-    room_ = room_for_vectors(need, given, static_cast<double>(in_use));
-    plan_.resident = need.vectors == 0 || room_ >= static_cast<double>(need.vectors);
-    plan_.memory_bytes = plan_.resident_bytes + lists(room_ - static_cast<double>(need.vectors));
+    const double left = given - static_cast<double>(in_use);
+    plan_.resident = fits(need, left);
+    room_ = left - static_cast<double>(plan_.resident ? need.most() : need.streamed());
+    plan_.memory_bytes = plan_.resident_bytes + lists(room_);
     if (!plan_.resident)
       plan_.memory_bytes =
-          process + std::max(need.opening, need.least() + streaming_bytes(format_, own_rows_, room_)) + lists(room_);
+          process + std::max(need.opening, need.streamed() + streaming_bytes(format_, own_rows_, room_)) + lists(room_);
     plan_.possible = static_cast<double>(plan_.least_bytes) <= given;
     if (!plan_.possible)
       plan_.obstacle = fmt::format(
@@ -129,9 +163,8 @@ class Planner {
     const std::string memory = fmt::format("--memory {:.3f}", static_cast<double>(plan_.least_bytes) / kGiB + 0.001);
     constexpr int kMostRanks = 1 << 16;
     for (int ranks = 2 * ranks_; ranks <= kMostRanks && ranks <= pool_.rows; ranks *= 2) {
-      const std::int64_t own = Ownership::largest_share(pool_.rows, ranks);
-      const MemoryNeed need = memory_need(pool_, own, wanted_);
-      const auto least = process_bytes(ranks, plan_.threads) + std::max(need.opening, need.least() + 2 * own);
+      const MemoryNeed need = need_on(ranks);
+      const auto least = in_use_on(ranks) + std::max(need.opening, need.least());
       if (static_cast<double>(least) <= given) return fmt::format("--ranks {} or {}", ranks, memory);
     }
     return memory;
@@ -158,7 +191,7 @@ class Planner {
 
   Effort reading() {
     plan_.bytes_read = Range::exactly(first_bytes());
-    Effort effort = alone(own_ * (pool_.ids ? machine_.identified_row : machine_.identified_row / 8));
+    Effort effort = alone(own_ * (pool_.ids ? machine_.identified_row : machine_.identified_row * kRowWithoutId));
     effort += shared(own_ * embedding_bytes() * machine_.cached_byte);
     if (wanted_.residuals) effort += shared(own_ * distribution_values() * machine_.residual_value);
     if (plan_.resident) effort += shared(own_ * static_cast<double>(format_.row_bytes()) * machine_.fresh_byte);
@@ -173,8 +206,8 @@ class Planner {
     switch (meeting) {
       case Meeting::none:
         return 0;
-      case Meeting::single_distance:
-        line = &machine_.single_distance;
+      case Meeting::screened_distance:
+        line = &machine_.screened_distance;
         break;
       case Meeting::distance:
         line = &machine_.distance;
@@ -199,7 +232,7 @@ class Planner {
     const double values = own_ * distribution_values();
     if (wanted_.best == 0) return shared(values * machine_.scored_value);
     // The best so far rise slowly: some rows are scored before they do.
-    const double scored = std::min(own_, 8 * picks_ + 1024) * distribution_values();
+    const double scored = std::min(own_, kScoredPerPick * picks_ + kScoredAtFirst) * distribution_values();
     return shared(values * machine_.bounded_value + scored * machine_.scored_value);
   }
 
@@ -208,12 +241,10 @@ class Planner {
     const Work work = entry_.work(pool_, rows, request_);
     if (work.meeting == Meeting::none) return shared(own * machine_.drawn_row);
     const double picks = std::min(picks_, static_cast<double>(rows));
-    constexpr double kWaves = 3, kMostSifted = 65536;
     const double wave = own * machine_.scanned_row;
-    const double fetched =
-        std::min(static_cast<double>(RowStore::kRowsAtOnce), 2 * picks + 32) * static_cast<double>(format_.row_bytes());
+    const double fetched = static_cast<double>(rows_of_round(static_cast<std::int64_t>(picks)) * format_.row_bytes());
     Effort effort = shared(work.pairs * (seconds_of_pair(work.meeting) / sharing));
-    if (work.meeting == Meeting::distance) effort += shared(own * machine_.raced_row * (entry_.outer ? 2 : 1));
+    if (work.meeting == Meeting::distance) effort += shared(own * machine_.raced_row * (entry_.outer ? kOuterRows : 1));
     effort += shared(work.rounds * (kWaves * wave));
     effort += alone(work.rounds * (kWaves * std::min(own, kMostSifted) * machine_.sifted_row + message(fetched)));
     effort += alone(picks * (work.meeting == Meeting::product ? machine_.close_pick.of(static_cast<double>(pool_.dim))
@@ -228,13 +259,13 @@ class Planner {
     const double pairs = static_cast<double>(rows) * std::max(1.0, std::min(picks_, static_cast<double>(rows)));
     const double kept = static_cast<double>(rows_kept(format_, own_rows_, room_)) / std::max(own_, 1.0);
     const Range share = work.pairs * (1 / pairs);
-    // Once from end to end for what is known of every row, and for the first pick.
-    const double through = 2 * own;
+    const double through = kPasses * own;
     const auto again = [&](double rounds, double touched) {
       return own * rounds * std::max(0.0, std::min(touched, 1.0) - kept);
     };
-    const Range scattered{again(work.rounds.low, share.low), again(work.rounds.likely, 2 * share.likely),
-                          again(work.rounds.high, 4 * share.high)};
+    const Range scattered{again(work.rounds.low, kReadPerMet.low * share.low),
+                          again(work.rounds.likely, kReadPerMet.likely * share.likely),
+                          again(work.rounds.high, kReadPerMet.high * share.high)};
     plan_.bytes_read = plan_.bytes_read + (Range::exactly(through) + scattered) * (vector_bytes() * sharing);
     const double piece = vector_bytes() * machine_.fetched_byte;
     return alone(through * piece) + alone(scattered * (machine_.fetched_row + piece));
@@ -246,13 +277,14 @@ class Planner {
     if (request_.keep) rows = prefiltered_rows(*request_.keep, static_cast<std::int64_t>(picks_), rows);
     const double share = static_cast<double>(rows) / std::max(rows_, 1.0);
     // Norms, masks, first keys.
-    effort += shared(own_ * share * (machine_.drawn_row + (entry_.outer ? static_cast<double>(pool_.dim) * 5e-10 : 0)));
+    effort +=
+        shared(own_ * share * (machine_.drawn_row + (entry_.outer ? static_cast<double>(pool_.dim) * kNormValue : 0)));
     const std::int64_t parts = partitions_of(rows, static_cast<std::int64_t>(picks_), request_.partitions);
     if (request_.reduce == Reduce::exact || parts == 1)
       return uncertain(effort + selection(rows, own_ * share, ranks_));
     // Leaves: each whole on a rank. Then a tree of unions of picks, on all ranks.
     const double moved = own_ * share * static_cast<double>(format_.row_bytes());
-    effort += alone(message(moved) + moved * 4e-10);
+    effort += alone(message(moved) + moved * kMovedByte);
     const std::int64_t leaf = rows / parts, per_rank = (parts + ranks_ - 1) / ranks_;
     for (std::int64_t i = 0; i < per_rank; ++i) effort += selection(leaf, static_cast<double>(leaf), 1);
     for (std::int64_t nodes = parts, above; nodes > 1; nodes = above) {
@@ -280,7 +312,7 @@ class Planner {
     };
     switch (entry_.objective) {
       case Objective::scores:
-        effort += alone(kBatches * picks_ / ranks_ * (machine_.fetched_row + 4e-6) +
+        effort += alone(kBatches * picks_ / ranks_ * (machine_.fetched_row + kScoredAlone) +
                         kBatches * picks_ / ranks_ * distribution_values() * machine_.scored_value);
         break;
       case Objective::radius:
@@ -304,6 +336,7 @@ class Planner {
   }
 
   const PoolShape& pool_;
+  const PoolShape* const labelled_;  // null: none
   const Request& request_;
   const Machine& machine_;
   const Entry& entry_;
@@ -318,8 +351,8 @@ class Planner {
 
 }  // namespace
 
-Plan plan(const PoolShape& pool, const Request& request, int ranks, const Machine& machine) {
-  return Planner(pool, request, ranks, machine).run();
+Plan plan(const PoolShape& pool, const Request& request, int ranks, const Machine& machine, const PoolShape* labelled) {
+  return Planner(pool, request, ranks, machine, labelled).run();
 }
 
 }  // namespace seine

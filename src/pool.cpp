@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "backend/row_kernel.hpp"
-#include "best.hpp"
+#include "engines/best.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -181,6 +181,14 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
     };
     return key(i) < key(j);
   });
+  const auto source = comm_->agree([&] {
+    std::vector<std::int64_t> by_row(order);
+    std::sort(by_row.begin(), by_row.end(), [&](std::int64_t i, std::int64_t j) {
+      return all.rows[static_cast<std::size_t>(i)] < all.rows[static_cast<std::size_t>(j)];
+    });
+    const Columns sorted = chosen(all, by_row);
+    return store_.source_among(sorted.rows, sorted.label.value_or(std::vector<std::int32_t>()));
+  });
   std::vector<Part> mine;
   for (auto first = order.begin(); first != order.end();) {
     const std::int32_t p = parts[static_cast<std::size_t>(*first)];
@@ -189,7 +197,7 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
     const std::span<const std::int64_t> of_part(first, last);
     Columns columns_of_part = chosen(all, of_part);
     std::optional<RowStore::Stream> stream =
-        store_.stream_of(columns_of_part.rows, columns_of_part.label.value_or(std::vector<std::int32_t>()));
+        store_.stream_of(columns_of_part.rows, columns_of_part.label.value_or(std::vector<std::int32_t>()), source);
     RowStore store =
         stream ? RowStore(*backend_, format, std::move(*stream)) : stored(*backend_, format, of_part, x, a);
     mine.push_back({p, Pool(self, *backend_, std::move(columns_of_part), std::move(store))});

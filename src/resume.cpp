@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "seine/atomic_file.hpp"
+#include "atomic_file.hpp"
 #include "seine/error.hpp"
 
 namespace seine {

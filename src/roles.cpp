@@ -7,8 +7,8 @@
 #include <span>
 #include <utility>
 
+#include "reading/id_list.hpp"
 #include "seine/error.hpp"
-#include "seine/id_list.hpp"
 #include "seine/ids.hpp"
 #include "seine/stop.hpp"
 
@@ -92,6 +92,10 @@ std::int64_t count_candidates(const Comm& comm, const std::vector<Role>& roles) 
 }
 
 }  // namespace
+
+void check_id_lists(const Comm& comm, const PoolRequest& request) {
+  read_lists(comm, request);
+}
 
 std::vector<Role> read_roles(const Comm& comm, const PoolFiles& files, const Ownership& own, const PoolRequest& request,
                              const std::function<void(const std::string&)>& warn) {

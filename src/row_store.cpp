@@ -250,25 +250,27 @@ void RowStore::visit(std::span<const std::int64_t> positions, std::span<const do
   if (resident()) return work(vectors(), nullptr);
   Streamed& streamed = *streamed_;
   streamed.make_shelf();
-  std::vector<std::int64_t> missing;
+  // Of now: rows that come may take the slots of others. One bit for each, as they may be all rows.
+  std::vector<bool> is_missing;
+  is_missing.reserve(positions.size());
   for (const std::int64_t position : positions)
-    if (streamed.slot_of[static_cast<std::size_t>(position)] == Streamed::kNoSlot) missing.push_back(position);
-  if (missing.size() < positions.size())
+    is_missing.push_back(streamed.slot_of[static_cast<std::size_t>(position)] == Streamed::kNoSlot);
+  const auto missing = std::count(is_missing.begin(), is_missing.end(), true);
+  if (missing < static_cast<std::ptrdiff_t>(positions.size()))
     work(streamed.shelf->vectors(static_cast<std::int64_t>(streamed.row_in.size())),
          streamed.shelf->write_positions(streamed.row_in));
-  if (missing.empty()) return;
+  if (missing == 0) return;
 
   const double least = streamed.threshold(urgency);
   std::vector<std::int32_t> open;
   for (std::size_t slot = 0; slot < streamed.row_in.size(); ++slot)
     if (urgency[static_cast<std::size_t>(streamed.row_in[slot])] < least)
       open.push_back(static_cast<std::int32_t>(slot));
-  std::size_t first = 0;
+  std::size_t at = 0;
   const auto next = [&] {
-    const std::size_t end = std::min(missing.size(), first + static_cast<std::size_t>(streamed.piece_rows));
-    std::vector<std::int64_t> piece(missing.begin() + static_cast<std::ptrdiff_t>(first),
-                                    missing.begin() + static_cast<std::ptrdiff_t>(end));
-    first = end;
+    std::vector<std::int64_t> piece;
+    for (; at < positions.size() && static_cast<std::int64_t>(piece.size()) < streamed.piece_rows; ++at)
+      if (is_missing[at]) piece.push_back(positions[at]);
     return piece;
   };
   streamed.read_ahead(next, [&](const Staged& staged, const Vectors& v) {
@@ -348,10 +350,16 @@ void RowStore::make_unit() {
   *this = RowStore(*backend_, format_, std::move(stream));
 }
 
-std::optional<RowStore::Stream> RowStore::stream_of(std::vector<std::int64_t> rows,
-                                                    std::vector<std::int32_t> labels) const {
+std::optional<RowStore::Stream> RowStore::stream_of(std::vector<std::int64_t> rows, std::vector<std::int32_t> labels,
+                                                    std::shared_ptr<const RowSource> source) const {
   if (resident()) return std::nullopt;
-  return Stream{streamed_->stream.source, std::move(rows), std::move(labels), streamed_->stream.room};
+  if (!source) source = streamed_->stream.source;
+  return Stream{std::move(source), std::move(rows), std::move(labels), streamed_->stream.room};
+}
+
+std::shared_ptr<const RowSource> RowStore::source_among(std::span<const std::int64_t> rows,
+                                                        std::span<const std::int32_t> labels) const {
+  return resident() ? nullptr : streamed_->stream.source->among(rows, labels);
 }
 
 }  // namespace seine

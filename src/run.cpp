@@ -5,17 +5,18 @@
 
 #include <fmt/format.h>
 
-#include "fingerprint.hpp"
+#include "engines/merge.hpp"
+#include "file_lock.hpp"
+#include "overwrite.hpp"
+#include "reading/fingerprint.hpp"
+#include "reading/loader.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
-#include "seine/file_lock.hpp"
 #include "seine/ids.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
-#include "seine/merge.hpp"
-#include "seine/overwrite.hpp"
 #include "seine/pick.hpp"
 #include "seine/roles.hpp"
+#include "stopwatch.hpp"
 
 namespace seine {
 namespace {
@@ -27,6 +28,7 @@ Error usage(const std::string& text) {
 // Everything that was read.
 struct Input {
   OpenedPool opened;
+  Memory memory;
   Loaded pool;
   std::optional<Loaded> outside;  // labelled rows that are not in the pool
   bool unit_rows = false;         // embeddings were divided by their 2-norm
@@ -35,14 +37,16 @@ struct Input {
 Input read_input(const Request& request, const Entry& entry, const Comm& comm, Backend& backend,
                  const Console& console) {
   OpenedPool opened = open_pool(comm, request.pool, needs_of(request, entry), console);
-  Wanted wanted = wanted_by(request, entry, opened.files.shape());
-  Loaded pool = load(comm, backend, opened, wanted, request.pool, comm.is_root() ? &console : nullptr);
-  Input input{std::move(opened), std::move(pool), std::nullopt, wanted.unit_rows};
-  if (request.pool.labelled_pool.empty() || !entry.cover) return input;
-  wanted.score.reset();
-  wanted.best = 0;
-  const OpenedPool labelled = open_labelled_pool(comm, request.pool, entry.needs, input.opened.files.shape());
-  input.outside.emplace(load(comm, backend, labelled, wanted, request.pool, nullptr));
+  const PoolShape& shape = opened.files.shape();
+  Wanted wanted = wanted_by(request, entry, shape);
+  std::optional<OpenedPool> labelled;
+  if (reads_labelled_pool(request, entry)) labelled.emplace(open_labelled_pool(comm, request.pool, entry.needs, shape));
+  MemoryNeed need = memory_need(shape, opened.own.own(), wanted);
+  if (labelled) need = with_labelled_pool(need, labelled->files.shape(), labelled->own.own(), wanted);
+  const Memory memory = memory_for(comm, need, request.pool);
+  Loaded pool = load(comm, backend, opened, wanted, memory, comm.is_root() ? &console : nullptr);
+  Input input{std::move(opened), memory, std::move(pool), std::nullopt, wanted.unit_rows};
+  if (labelled) input.outside.emplace(load(comm, backend, *labelled, outside_of(wanted), memory, nullptr));
   return input;
 }
 
@@ -162,8 +166,8 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   if (entry.cover) entry.cover(pool, task, prior);
   const std::optional<Pool> ground = ground_of(pool, request, entry);
   if (ground) task.ground = &*ground;
-  task.memory = memory_of_engines(*input.pool.room, backend);
-  Room::Part of_engines(input.pool.room, task.memory);
+  task.memory = memory_of_engines(*input.memory.room, backend);
+  Room::Part of_engines(input.memory.room, task.memory);
 
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;
   Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
@@ -194,9 +198,6 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   return batch;
 }
 
-namespace {
-
-// Before any work. On rank 0 alone.
 void check_outputs(const Request& request) {
   const std::vector<std::string> inputs = input_paths(request.pool);
   refuse_to_overwrite("--out", request.out, inputs);
@@ -206,6 +207,8 @@ void check_outputs(const Request& request) {
   }
   check_output(request.out, request.force);
 }
+
+namespace {
 
 Batch select_resumably(const Request& request, const Comm& comm, Backend& backend, const Console& console,
                        Resume& resume) {

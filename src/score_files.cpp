@@ -5,11 +5,11 @@
 
 #include <fmt/format.h>
 
-#include "hdf5.hpp"
-#include "seine/atomic_file.hpp"
+#include "atomic_file.hpp"
+#include "reading/hdf5.hpp"
+#include "reading/loader.hpp"
 #include "seine/error.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
 #include "seine/pool_paths.hpp"
 #include "seine/run.hpp"
 #include "seine/strategy.hpp"

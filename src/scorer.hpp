@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "backend/score_kernel.hpp"
-#include "best.hpp"
+#include "engines/best.hpp"
 #include "seine/pool_files.hpp"
 #include "seine/roles.hpp"
 

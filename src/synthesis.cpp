@@ -17,8 +17,8 @@
 #include <optional>
 #include <vector>
 
-#include "hdf5.hpp"
-#include "seine/atomic_file.hpp"
+#include "atomic_file.hpp"
+#include "reading/hdf5.hpp"
 #include "seine/backend.hpp"
 #include "seine/error.hpp"
 #include "seine/random.hpp"

@@ -31,7 +31,7 @@ Work work_of_one_pass(const PoolShape&, std::int64_t, const Request&) {
 
 Work work_of_farthest(const PoolShape&, std::int64_t rows, const Request& request) {
   const double picks = picks_of(rows, request);
-  return work_of_falling(Meeting::single_distance, {0.05, 0.11, 0.5},
+  return work_of_falling(Meeting::screened_distance, {0.05, 0.11, 0.5},
                          {2 + picks / 1000, 5 + picks / 250, 10 + picks / 20}, rows, request);
 }
 
@@ -56,7 +56,7 @@ Work work_of_coverage(const PoolShape& pool, std::int64_t rows, const Request& r
   const auto ground = static_cast<double>(ground_rows_of(entry, request, pool.rows));
   Work work;
   work.meeting = Meeting::similarity;
-  work.pairs = Range{1, 2, 4} * (ground * static_cast<double>(rows));
+  work.pairs = Range{0.5, 1.5, 4} * (ground * static_cast<double>(rows));
   const double blocks = static_cast<double>(rows) / 1024;  // of first gains; then a few per pick
   const double picks = picks_of(rows, request);
   work.rounds = {blocks + picks, blocks + 5 * picks, blocks + 20 * picks};

@@ -13,10 +13,10 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "atomic_file.hpp"
 #include "errors.hpp"
-#include "hdf5.hpp"
 #include "pools.hpp"
-#include "seine/atomic_file.hpp"
+#include "reading/hdf5.hpp"
 #include "seine/run.hpp"
 
 namespace seine::test {

@@ -370,16 +370,50 @@ TEST(Plan, WrongUsage) {
   expect_error({"plan", "--strategy", "random", "--batch", "1", "--pool", "/none/x.h5"}, 66, "/none/x.h5");
 }
 
+// What `select` would refuse before it reads a row, with the same code.
+TEST(Plan, RefusesWhatTheRunRefuses) {
+  const Folder folder;
+  ASSERT_EQ(run({"synth", "--rows", "90", "--dim", "3", "--out", folder / "three"}).code, 0);
+  ASSERT_EQ(run({"synth", "--rows", "90", "--dim", "4", "--out", folder / "four"}).code, 0);
+  const std::string pool = folder / "three/part-00000.h5", other = folder / "four/part-00000.h5";
+  const auto expect_both = [&](const Words& more, int code, const std::string& part) {
+    Words words{"--pool", pool, "--strategy", "k_center", "--batch", "3", "--device", "cpu"};
+    words.insert(words.end(), more.begin(), more.end());
+    Words select{"select"}, plan{"plan"};
+    select.insert(select.end(), words.begin(), words.end());
+    plan.insert(plan.end(), words.begin(), words.end());
+    expect_error(select, code, part);
+    expect_error(plan, code, part);
+  };
+  const std::string out = folder / "batch.h5", broken = folder.write("broken.json", "{");
+  for (const char* list : {"--labelled", "--pending", "--exclude", "--candidates"}) {
+    expect_both({"--out", out, list, "/none/ids.csv"}, 66, "/none/ids.csv");
+    expect_both({"--out", out, list, broken}, 65, "broken.json");
+  }
+  expect_both({"--out", out, "--labelled-pool", "/none/x.h5"}, 66, "/none/x.h5");
+  expect_both({"--out", out, "--labelled-pool", other}, 65, "columns of embeddings");
+  expect_both({"--out", folder / "batch.txt"}, 64, "must end in");
+  expect_both({"--out", pool}, 64, "overwrite");
+  expect_both({"--out", "/none/batch.h5"}, 73, "/none/batch.h5");
+  expect_error({"plan", "--strategy", "bald", "--batch", "1", "--rows", "9", "--classes", "2", "--passes", "1"}, 65,
+               "at least 2");
+}
+
 TEST(Plan, IsAJobScript) {
-  const Ended ended = run(plan({"--seed", "7", "--set", "first=random", "--pending", "a b.csv", "--out", "o.h5"}));
+  const Folder folder;
+  const std::string pending = folder.write("a b.csv", "id\n1\n"), out = folder / "o.h5";
+  const Ended ended = run(plan({"--seed", "7", "--set", "first=random", "--pending", pending, "--out", out}));
   EXPECT_EQ(ended.code, 0) << ended.err;
   EXPECT_EQ(ended.err, "");
   EXPECT_TRUE(ended.out.starts_with("#!/bin/bash\n"));
-  for (const char* part : {"# memory per rank", "# bytes read", "# rounds", "# seconds", "built in",
-                           "#SBATCH --ntasks=4\n", "#SBATCH --cpus-per-task=2\n", "#SBATCH --mem-per-cpu=",
-                           "#SBATCH --time=0-00:", "\nsrun ", "--strategy k_center --batch 1000", "--seed 7",
-                           "--set first=random", "--pending 'a b.csv'", "--threads 2 --out o.h5\n"})
+  for (const char* part :
+       {"# memory per rank", "# bytes read", "# rounds", "# seconds", "built in", "#SBATCH --ntasks=4\n",
+        "#SBATCH --cpus-per-task=2\n", "#SBATCH --mem-per-cpu=", "#SBATCH --time=0-00:", "\nsrun ",
+        "--strategy k_center --batch 1000", "--seed 7", "--set first=random"})
     EXPECT_TRUE(has(ended.out, part)) << part << "\n" << ended.out;
+  EXPECT_TRUE(has(ended.out, "--pending '" + pending + "'")) << ended.out;
+  EXPECT_TRUE(has(ended.out, "--threads 2 --out " + out + "\n")) << ended.out;
+  EXPECT_FALSE(std::filesystem::exists(out));
 }
 
 TEST(Plan, AsJson) {

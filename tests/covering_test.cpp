@@ -6,7 +6,8 @@
 #include <cstdio>
 #include <random>
 
-#include "coverage_bound.hpp"
+#include "engines/coverage_bound.hpp"
+#include "engines/shadows.hpp"
 #include "seine/cover.hpp"
 #include "seine/pick.hpp"
 #include "selecting.hpp"
@@ -14,7 +15,7 @@
 namespace seine::test {
 namespace {
 
-enum class Data { directions, positive, clusters, grid };
+enum class Data { directions, positive, clusters, grid, flat };  // flat: near a subspace
 constexpr Data kAllData[] = {Data::directions, Data::positive, Data::clusters, Data::grid};
 
 // Rows of a pool with everything that decides the objective, on every rank.
@@ -39,15 +40,21 @@ Problem problem(std::int64_t rows, std::int64_t dim, Data data, std::mt19937_64&
   std::normal_distribution<float> normal;
   const auto chance = [&](unsigned one_in) { return random() % one_in == 0; };
   Problem made{.rows = rows, .dim = dim};
-  std::vector<float> centres(static_cast<std::size_t>(7 * dim));
+  std::vector<float> centres(static_cast<std::size_t>(7 * dim)), along(3);
   for (float& value : centres) value = normal(random);
   for (std::int64_t i = 0; i < rows; ++i) {
     const bool zero = data == Data::grid && chance(9);
     const std::size_t cluster = random() % 7;
+    for (float& value : along) value = normal(random);
     for (std::int64_t c = 0; c < dim; ++c) {
       float value = normal(random);
       if (data == Data::positive) value = std::max(0.0f, value);
       if (data == Data::clusters) value = centres[cluster * static_cast<std::size_t>(dim) + c] + 0.2f * value;
+      if (data == Data::flat) {
+        value *= 0.05f;
+        for (std::size_t k = 0; k < along.size(); ++k)
+          value += along[k] * centres[k * static_cast<std::size_t>(dim) + static_cast<std::size_t>(c)];
+      }
       if (data == Data::grid) value = zero ? 0 : std::round(value);  // many duplicates
       made.x.push_back(value);
     }
@@ -208,6 +215,20 @@ TEST(Covering, EqualRowsGoInOrder) {
   expect_plain_greedy(made, 60, "cpu", 2);
 }
 
+// Enough rows near a subspace that shadows screen them.
+TEST(Covering, ScreensByShadows) {
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    Problem made = problem(700, 33, Data::flat, random);
+    make_awkward(made, random);
+    made.in_ground.assign(made.in_ground.size(), 1);
+    if (seed % 2 == 0)
+      for (std::size_t i = 0; i < made.in_ground.size(); i += 5) made.in_ground[i] = 0;
+    expect_plain_greedy(made, 50, seed % 4 == 0 ? "checked" : "cpu", 1 + static_cast<int>(seed % 3));
+  }
+}
+
 // A pool that is large enough for everything at once: the front does not hold all candidates, and lists become short.
 TEST(Covering, AllWaysToAGainMeet) {
   std::mt19937_64 random(4);
@@ -229,7 +250,7 @@ TEST(CoverageBound, IsAboveEveryGain) {
     const std::optional<Pool> sample = ground_of(made, pool);
     const Pool& ground = sample ? *sample : pool;
     const FixedPoint fixed = coverage_fixed_point(ground);
-    CoverageBound bound(pool, ground, fixed);
+    CoverageBound bound(pool, ground, fixed, CoverageBound::moments(ground));
     Naive naive(made, fixed);
     for (int picks = 0; picks < 4; ++picks) {
       std::vector<float> covered;
@@ -243,6 +264,103 @@ TEST(CoverageBound, IsAboveEveryGain) {
   }
 }
 
+TEST(Shadows, AreNeverBelowTheCosine) {
+  std::mt19937_64 random(6);
+  for (const std::int64_t dim : {32, 70, 130}) {
+    Problem made = problem(150, dim, Data::flat, random);
+    std::fill_n(made.x.begin(), dim, 0.0f);
+    std::copy_n(made.x.begin() + dim, dim, made.x.begin() + 2 * dim);
+    const std::unique_ptr<Backend> backend = backend_of("cpu", 2);
+    const Comm self = world().split(world().rank());
+    const Pool pool = pool_of(made, self, *backend);
+    const std::optional<Shadows> shadows = Shadows::of(pool, pool, CoverageBound::moments(pool));
+    ASSERT_TRUE(shadows.has_value());
+    ASSERT_LE(shadows->dim(), Shadows::most(dim));
+    const std::vector<float> short_rows = shadows->fetch(pool, pool.columns.rows).to_host();
+    for (std::int64_t i = 0; i < made.rows; ++i)
+      for (std::int64_t j = 0; j < made.rows; ++j) {
+        float product = 0;
+        for (std::int64_t c = 0; c < shadows->dim(); ++c)
+          product += short_rows[static_cast<std::size_t>(i * shadows->dim() + c)] *
+                     short_rows[static_cast<std::size_t>(j * shadows->dim() + c)];
+        const float cosine = canonical_dot(made.x.data() + i * dim, made.x.data() + j * dim, dim);
+        ASSERT_GE(product, cosine) << "rows " << i << " and " << j << ", dim " << dim;
+        ASSERT_LE(product, cosine + 0.2f);
+      }
+  }
+}
+
+TEST(Shadows, AreNotMadeWhereTheySayLittle) {
+  std::mt19937_64 random(7);
+  const std::unique_ptr<Backend> backend = backend_of("cpu", 1);
+  const auto made_of = [&](std::int64_t dim, Data data) {
+    const Problem made = problem(150, dim, data, random);
+    const Pool pool = pool_of(made, world(), *backend);
+    return Shadows::of(pool, pool, CoverageBound::moments(pool)).has_value();
+  };
+  EXPECT_FALSE(made_of(64, Data::directions));
+  EXPECT_FALSE(made_of(31, Data::flat));
+  EXPECT_TRUE(made_of(64, Data::flat));
+}
+
+// With shadows and without, at several levels of coverage.
+TEST(Shadows, ChangeNoGainAndBoundIt) {
+  std::mt19937_64 random(8);
+  Problem made = problem(1000, 40, Data::flat, random);
+  for (const bool weighted : {false, true}) {
+    if (weighted) made.weight.emplace(static_cast<std::size_t>(made.rows), 1e-3);
+    for (std::size_t i = 0; weighted && i < made.weight->size(); i += 2) (*made.weight)[i] = 7.5;
+    const std::unique_ptr<Backend> backend = backend_of(weighted ? "checked" : "cpu", 2);
+    const Comm self = world().split(world().rank());
+    const Pool pool = pool_of(made, self, *backend);
+    const FixedPoint fixed = coverage_fixed_point(pool);
+    const std::optional<Shadows> shadows = Shadows::of(pool, pool, CoverageBound::moments(pool));
+    ASSERT_TRUE(shadows.has_value());
+    const std::vector<std::int64_t> candidates(pool.columns.rows.begin() + 100, pool.columns.rows.begin() + 170);
+    const std::int64_t count = 70, room = 200;
+    const Packed packed = pool.fetch(candidates);
+    const Array<float> own = shadows->fetch(pool, candidates);
+    const ShadowFields fields{shadows->ground(), {own.data(), Element::f32, shadows->dim()}};
+    const Array<double> weight = pool.device(pool.columns.weight);
+    for (const float level : {0.0f, 0.5f, 0.9f, 0.97f, 1.0f}) {
+      const Array<float> best(*backend, std::vector<float>(static_cast<std::size_t>(made.rows), level));
+      const Band band{made.rows, nullptr, best.data(), nullptr, 0};
+      struct Answer {
+        std::vector<std::int64_t> gains, near;
+        std::vector<std::vector<std::pair<std::int32_t, float>>> lists;
+        bool operator==(const Answer&) const = default;
+      };
+      const auto first_gains = [&](const ShadowFields& with) {
+        Answer answer{std::vector<std::int64_t>(70), std::vector<std::int64_t>(70), {}};
+        const Array<Near> memory(*backend, count * room);
+        std::vector<Near*> lists;
+        for (std::int64_t j = 0; j < count; ++j) lists.push_back(memory.data() + j * room);
+        backend->first_gains(pool.store().vectors().x, band, weight.data(), fixed, packed.vectors().x, with, lists,
+                             room, answer.gains.data(), answer.near.data());
+        const std::vector<Near> all = memory.to_host();
+        for (std::size_t j = 0; j < answer.near.size(); ++j) {
+          auto& list = answer.lists.emplace_back();
+          if (answer.near[j] > room) continue;  // of no use
+          for (std::int64_t k = 0; k < answer.near[j]; ++k) {
+            const Near& near = all[j * room + static_cast<std::size_t>(k)];
+            list.emplace_back(near.row, near.similarity);
+          }
+          std::sort(list.begin(), list.end());
+        }
+        return answer;
+      };
+      const Answer plain = first_gains({}), screened = first_gains(fields);
+      EXPECT_EQ(plain, screened) << "level " << level;
+      std::vector<std::int64_t> bounds(70), near(70);
+      backend->gain_bounds(fields, band, weight.data(), fixed, count, bounds.data(), near.data());
+      for (std::size_t j = 0; j < bounds.size(); ++j) {
+        EXPECT_GE(bounds[j], plain.gains[j]) << "level " << level;
+        EXPECT_GE(near[j], plain.near[j]) << "level " << level;
+      }
+    }
+  }
+}
+
 // Where all similarities are equal, Cauchy and Schwarz lose nothing.
 TEST(CoverageBound, IsTightWhereRowsAreEqual) {
   std::mt19937_64 random(5);
@@ -252,7 +370,8 @@ TEST(CoverageBound, IsTightWhereRowsAreEqual) {
   const Pool pool = pool_of(made, world(), *backend);
   const FixedPoint fixed = coverage_fixed_point(pool);
   const std::vector<float> nothing(static_cast<std::size_t>(pool.own()), 0.0f);
-  for (const double units : CoverageBound(pool, pool, fixed).at(nothing)) EXPECT_NEAR(units * fixed.unit(), 300, 0.01);
+  CoverageBound bound(pool, pool, fixed, CoverageBound::moments(pool));
+  for (const double units : bound.at(nothing)) EXPECT_NEAR(units * fixed.unit(), 300, 0.01);
 }
 
 }  // namespace

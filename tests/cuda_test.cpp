@@ -364,8 +364,8 @@ TEST_P(CudaLoops, FacilityLocation) {
           std::vector<Near*> lists;
           for (std::int64_t j = 0; j < count; ++j) lists.push_back(memory.data() + j * room);
           std::vector<std::int64_t> near(gains.size());
-          on.first_gains(x, {rows(), nullptr, best.data(), nullptr}, weights ? weight.data() : nullptr, fixed, y, lists,
-                         room, gains.data(), near.data());
+          on.first_gains(x, {rows(), nullptr, best.data(), nullptr}, weights ? weight.data() : nullptr, fixed, y, {},
+                         lists, room, gains.data(), near.data());
           bits.insert(bits.end(), gains.begin(), gains.end());
           bits.insert(bits.end(), near.begin(), near.end());
           on.raise_listed(lists[0], near[0], best.data());

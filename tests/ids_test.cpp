@@ -5,11 +5,11 @@
 #include <filesystem>
 #include <utility>
 
-#include "duplicate_ids.hpp"
 #include "errors.hpp"
-#include "hdf5.hpp"
 #include "pools.hpp"
-#include "seine/id_list.hpp"
+#include "reading/duplicate_ids.hpp"
+#include "reading/hdf5.hpp"
+#include "reading/id_list.hpp"
 #include "seine/pool_paths.hpp"
 #include "seine/roles.hpp"
 #include "world.hpp"

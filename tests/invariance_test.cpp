@@ -1,5 +1,5 @@
 // Every strategy x {exact, merge} x ranks x threads x shards x {cpu, checked} x {resident, streamed}: the same bytes.
-// One launch covers all rank counts up to its own: the first n ranks run, the others wait at a barrier.
+// One launch covers all rank counts up to its own: the first n ranks run, the others sleep.
 #include <chrono>
 #include <cstring>
 #include <filesystem>

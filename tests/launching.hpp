@@ -76,8 +76,7 @@ class Launched {
     Words variables = {"OMPI_MCA_orte_tmpdir_base=" + folder_.path()};
     for (char** variable = environ; *variable; ++variable)
       if (!std::string_view(*variable).starts_with("OMPI_MCA_orte_tmpdir_base=")) variables.emplace_back(*variable);
-    const int failed =
-        posix_spawnp(&launcher_, argv[0], &files, &how, argv.data(), pointers(variables).data());
+    const int failed = posix_spawnp(&launcher_, argv[0], &files, &how, argv.data(), pointers(variables).data());
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&how);
     if (failed != 0) throw std::runtime_error("cannot start " + all[0]);

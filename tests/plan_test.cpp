@@ -6,9 +6,9 @@
 
 #include "errors.hpp"
 #include "pools.hpp"
+#include "reading/loader.hpp"
+#include "residency.hpp"
 #include "seine/input.hpp"
-#include "seine/loader.hpp"
-#include "seine/residency.hpp"
 #include "seine/strategy.hpp"
 #include "seine/synthesis.hpp"
 #include "world.hpp"
@@ -136,10 +136,36 @@ TEST(Plan, SaysWhatCannotBeDoneAndWhatWouldDo) {
   request.pool.memory_gib = 1;
   const Plan refused = plan(shape, request, 4, {});
   EXPECT_FALSE(refused.possible);
-  EXPECT_NE(refused.obstacle.find("--ranks 8 or --memory"), std::string::npos) << refused.obstacle;
-  EXPECT_TRUE(plan(shape, request, 8, {}).possible);
+  EXPECT_NE(refused.obstacle.find("--ranks 16 or --memory"), std::string::npos) << refused.obstacle;
+  EXPECT_FALSE(plan(shape, request, 8, {}).possible);
+  EXPECT_TRUE(plan(shape, request, 16, {}).possible);
   request.pool.memory_gib = static_cast<double>(refused.least_bytes) / kGiB + 0.001;
   EXPECT_TRUE(plan(shape, request, 4, {}).possible);
+}
+
+// Chunks are inflated before anything is selected, so the larger of both counts.
+TEST(Plan, CountsChunks) {
+  const Request request = request_of("k_center");
+  PoolShape shape = shape_of(100000, 64);
+  const std::int64_t without = plan(shape, request, 1, {}).least_bytes;
+  shape.chunks = {std::int64_t{32} << 20, std::int64_t{32} << 20, std::int64_t{32} << 20};
+  const MemoryNeed need = memory_need(shape, shape.rows, wanted_by(request, strategy(request.strategy), shape));
+  EXPECT_GE(need.loading, shape.chunks.least());
+  EXPECT_GT(plan(shape, request, 1, {}).least_bytes, without + (std::int64_t{40} << 20));
+  shape.chunks = {1000, 1000, 1000};
+  EXPECT_EQ(plan(shape, request, 1, {}).least_bytes, without) << "no more than is selected in";
+}
+
+TEST(Plan, CountsLabelledRowsOfAnotherPool) {
+  Request request = request_of("k_center");
+  const PoolShape shape = shape_of(100000, 64), few = shape_of(1000, 64), many = shape_of(1000000, 64);
+  const std::int64_t without = plan(shape, request, 1, {}).least_bytes;
+  const std::int64_t with_few = plan(shape, request, 1, {}, &few).least_bytes,
+                     with_many = plan(shape, request, 1, {}, &many).least_bytes;
+  EXPECT_GT(with_few, without);
+  EXPECT_GT(with_many, with_few + 1000000 * 40) << "what is known of every row";
+  EXPECT_LT(with_many, with_few + 1000000 * 64 * 4) << "their vectors are streamed";
+  EXPECT_GT(plan(shape, request, 1, {}, &many).resident_bytes, 1000000 * 64 * 4);
 }
 
 // At the bound of what fits, the loader does what the plan says.
@@ -210,7 +236,7 @@ TEST(Machine, IsMeasured) {
                                machine.bounded_value,
                                machine.scored_value,
                                machine.distance.of(64),
-                               machine.single_distance.of(64),
+                               machine.screened_distance.of(64),
                                machine.product.of(64),
                                machine.similarity.of(64),
                                machine.moment,

@@ -12,8 +12,8 @@
 
 #include "backend/row_kernel.hpp"
 #include "errors.hpp"
-#include "hdf5.hpp"
 #include "pools.hpp"
+#include "reading/hdf5.hpp"
 #include "seine/ownership.hpp"
 #include "seine/pool_paths.hpp"
 #include "world.hpp"
@@ -193,6 +193,55 @@ TEST(PoolFiles, ReadsCompressedChunks) {
   const PoolFiles files = open_pool({path}, kEmbeddings);
   EXPECT_EQ(embeddings_of(files, 0, 1000), std::vector<float>(x.begin(), x.end()));
   EXPECT_EQ(embeddings_of(files, 400, 99), std::vector<float>(x.begin() + 2000, x.begin() + 2495));
+}
+
+// Of chunks that can only be read whole: so many bytes while one is inflated, and of rows that are kept; and the rows
+// are the same however many are kept.
+TEST(PoolFiles, CountsChunksThatAreReadWhole) {
+  const SharedFolder folder(world());
+  const std::string path = folder.path() + "/pool.h5";
+  constexpr hsize_t rows = 60000, dim = 8;
+  const std::vector<double> x = numbers(rows * dim);
+  struct Case {
+    Shape chunk;
+    bool gzip;
+    Chunks want;
+  };
+  const std::vector<Case> cases{
+      {{rows, 4}, true, {2 * 960000, 1 << 20, 1920000}},   // a band of two chunks of 960,000 bytes
+      {{rows, 4}, false, {2 * 960000, 1 << 20, 1920000}},  // as dear to read row by row
+      {{20000, dim}, true, {640000, 640000, 640000}},      // of whole width: rows take the place of one chunk
+      {{100, dim}, true, {3200, 81 * 3200, 81 * 3200}},    // as many small ones as make 256 KiB
+      {{20000, dim}, false, {0, 0, 0}},                    // rows can be read alone
+  };
+  for (const Case& one : cases) {
+    on_root([&] {
+      const h5::Id file = h5::create_file(path);
+      const Shape shape{rows, dim};
+      const h5::Id space(H5Screate_simple(2, shape.data(), nullptr), H5Sclose);
+      const h5::Id properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+      H5Pset_chunk(properties.get(), 2, one.chunk.data());
+      if (one.gzip) H5Pset_deflate(properties.get(), 1);
+      const h5::Id dataset(
+          H5Dcreate2(file.get(), "embeddings", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
+          H5Dclose);
+      h5::write_rows(dataset.get(), H5T_NATIVE_DOUBLE, 0, rows, x.data(), "test");
+    });
+    const PoolFiles files = open_pool({path}, kEmbeddings);
+    const Chunks& chunks = files.shape().chunks;
+    EXPECT_EQ(chunks.inflating, one.want.inflating) << one.chunk[0];
+    EXPECT_EQ(chunks.fewest, one.want.fewest) << one.chunk[0];
+    EXPECT_EQ(chunks.all, one.want.all) << one.chunk[0];
+    EXPECT_FALSE(files.reads_rows_alone(Dataset::embeddings));
+    for (const std::int64_t kept : {std::int64_t{0}, (chunks.fewest + chunks.all) / 2, chunks.all}) {
+      files.keep_chunks(kept);
+      for (const std::int64_t first : {0, 31000, 32768, 59990})
+        EXPECT_EQ(embeddings_of(files, first, 10),
+                  std::vector<float>(x.begin() + first * 8, x.begin() + (first + 10) * 8));
+      EXPECT_EQ(embeddings_of(files, 0, rows), std::vector<float>(x.begin(), x.end()));
+    }
+    world().barrier();
+  }
 }
 
 // How a dataset may lie in its file: by position where it can be, else through the library.

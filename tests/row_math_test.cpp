@@ -499,7 +499,7 @@ TEST_P(Loops, GainsAndRaise) {
       const std::int64_t half = rows / 3;
       for (const auto& [first, count] : {std::pair<std::int64_t, std::int64_t>{0, half}, {half, rows - half}})
         backend().first_gains(ground.from(first), {count, nullptr, best_.data() + first, nullptr, first},
-                              weighted ? weight_.data() + first : nullptr, fixed, ground, lists, room, gains.data(),
+                              weighted ? weight_.data() + first : nullptr, fixed, ground, {}, lists, room, gains.data(),
                               near.data());
       EXPECT_TRUE(same_bits(gains, want)) << "first gains, dim " << dim << (weighted ? " weighted" : "");
       std::vector<Near*> kept;
@@ -585,8 +585,24 @@ TEST(RowKernels, PanelsGiveTheCanonicalProduct) {
         for (std::int64_t i = 0; i < count; ++i)
           ASSERT_EQ(out[p * rows + i], canonical_dot(x.data() + i * dim, y.data() + p * dim, dim))
               << kernels->name << ", dim " << dim << ", row " << i << ", pick " << p;
+      kernels->shadow_dots(panels.data(), rows, y.data(), picks, dim, out.data());
+      for (std::int64_t p = 0; p < picks; ++p)
+        for (std::int64_t i = 0; i < count; ++i) {
+          float want = 0;
+          for (std::int64_t c = 0; c < dim; ++c) want = fmaf(x[i * dim + c], y[p * dim + c], want);
+          ASSERT_EQ(out[p * rows + i], want) << kernels->name << ", dim " << dim << ", row " << i << ", pick " << p;
+        }
     }
   }
+}
+
+TEST(RowKernels, FindWhatIsAbove) {
+  const std::vector<float> dots{1, 0, 3, 5, 5, 2, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+      above{0, 1, 3, 4, 6, 1, 8, 2, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0};
+  std::vector<std::int32_t> found(dots.size() + 8);
+  ASSERT_EQ(find_above(dots.data(), above.data(), 24, found.data()), 12);
+  found.resize(12);
+  EXPECT_EQ(found, (std::vector<std::int32_t>{0, 3, 5, 6, 16, 17, 18, 19, 20, 21, 22, 23}));
 }
 
 TEST_P(Loops, WeightedSumsAndProducts) {

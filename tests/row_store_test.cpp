@@ -7,8 +7,8 @@
 #include <filesystem>
 
 #include "errors.hpp"
-#include "file_rows.hpp"
 #include "pools.hpp"
+#include "reading/file_rows.hpp"
 #include "seine/input.hpp"
 #include "selecting.hpp"
 #include "world.hpp"
@@ -116,6 +116,57 @@ TEST(RowStore, StreamsChunksAndShards) {
   Streamed streamed(4000, "cpu", {.shard_rows = uneven_shards(kRows, 3), .chunk_rows = 50, .gzip = 1});
   expect_all_in_order(streamed);
   expect_scattered(streamed);
+}
+
+// Rows that went to a temporary file are those of the pool, and so are the others.
+TEST(RowStore, SpilledRowsAreTheSame) {
+  const SharedFolder folder(world());
+  const Scenario scenario{.pool = random_pool(kRows, kDim, 4, 0, 78),
+                          .storage = {.shard_rows = uneven_shards(kRows, 3), .chunk_rows = 50, .gzip = 1}};
+  const OpenedPool opened =
+      open_pool(world(), share_scenario(world(), scenario, folder), {.embeddings = true, .probabilities = true}, {});
+  for (const std::int64_t classes : {4, 0}) {
+    const RowFormat format{Element::f32, kDim, classes};
+    const auto in_files = file_rows(opened.files, format, false);
+    std::shared_ptr<SpilledRows> spilled;
+    try {
+      spilled = std::make_shared<SpilledRows>(format, opened.own.own());
+    } catch (const Error& error) {
+      GTEST_SKIP() << error.what();
+    }
+    const auto read = [&](const RowSource& source, const std::vector<std::int64_t>& rows) {
+      std::vector<float> x(rows.size() * kDim), a(rows.size() * static_cast<std::size_t>(classes));
+      source.read(rows, {}, reinterpret_cast<std::byte*>(x.data()), a.data());
+      x.insert(x.end(), a.begin(), a.end());
+      return x;
+    };
+    std::int64_t place = 0;
+    for (const Ownership::Run& run : opened.own.runs()) {
+      std::vector<std::int64_t> rows;
+      for (std::int64_t i = 0; i < run.count; ++i) rows.push_back(run.first + i);
+      const std::vector<float> values = read(*in_files, rows);
+      spilled->write(place, run.count, reinterpret_cast<const std::byte*>(values.data()),
+                     values.data() + run.count * kDim);
+      place += run.count;
+    }
+    const auto source = spilled_rows(spilled, opened.own, in_files, false);
+    const auto unit = file_rows(opened.files, format, true);
+    for (const int step : {1, 3, 200}) {
+      std::vector<std::int64_t> rows, own;
+      for (std::int64_t row = step / 2; row < kRows; row += step) {
+        rows.push_back(row);
+        if (opened.own.owns(row)) own.push_back(row);
+      }
+      EXPECT_EQ(read(*source, rows), read(*in_files, rows)) << step;
+      EXPECT_EQ(read(*source->unit(), rows), read(*unit, rows)) << step;
+      EXPECT_EQ(source->among(own, {}), nullptr) << "they are all there";
+      if (own.size() == rows.size()) continue;
+      const auto among = source->among(rows, {});
+      ASSERT_NE(among, nullptr);
+      EXPECT_EQ(read(*among, rows), read(*in_files, rows)) << step;
+      EXPECT_EQ(read(*among->unit(), rows), read(*unit, rows)) << step;
+    }
+  }
 }
 
 TEST(RowStore, UnitRowsAreThoseOfTheBackend) {

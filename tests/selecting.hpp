@@ -130,9 +130,9 @@ inline Batch expect_oracle(const Scenario& scenario, const PoolRequest& pool, co
   return batch;
 }
 
-inline bool has_merge(const std::string& strategy) {
-  return strategy == "k_center" || strategy == "k_means_pp" || strategy == "badge" || strategy == "facility_location" ||
-         strategy == "log_det";
+// Whether merging is another batch: rows of a diversity strategy depend on each other.
+inline bool has_merge(const std::string& name) {
+  return strategy(name).objective >= Objective::radius;
 }
 
 }  // namespace seine::test

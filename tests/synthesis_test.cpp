@@ -9,8 +9,8 @@
 #include <filesystem>
 #include <set>
 
-#include "hdf5.hpp"
 #include "pools.hpp"
+#include "reading/hdf5.hpp"
 #include "seine/error.hpp"
 #include "world.hpp"
 

@@ -13,6 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 POOLS = {  # name: options of synth
     "small": {"rows": 60_000, "dim": 64, "classes": 10},
@@ -22,6 +25,7 @@ POOLS = {  # name: options of synth
     "few": {"rows": 8_000, "dim": 64, "classes": 10},
     "some": {"rows": 24_000, "dim": 128, "classes": 10},
 }
+CHUNKS = {"large in chunks": ("large", 8 << 20)}  # of another pool, compressed in chunks of so many bytes
 SIZES = {"bald": [("passes", 500), ("many passes", 1000)], "facility_location": [("few", 100), ("some", 200)]}
 STRATEGIES = ["random", "entropy", "least_confidence", "margin", "bald", "k_center", "k_means_pp", "badge",
               "facility_location", "log_det"]  # fmt: skip
@@ -29,9 +33,24 @@ CASES = [(strategy, pool, batch, []) for strategy in STRATEGIES
          for pool, batch in SIZES.get(strategy, [("small", 500), ("large", 1000)])]  # fmt: skip
 STREAMED = ["--memory", "0.15"]  # GiB
 CASES += [(strategy, "large", 1000, STREAMED) for strategy in ("k_center", "k_means_pp", "badge")]
+CASES += [(strategy, "large in chunks", 1000, STREAMED) for strategy in ("k_center", "badge")]
+
+
+def compress(source, path, chunk_bytes):
+    with h5py.File(source) as given, h5py.File(path, "w") as file:
+        for name, data in given.items():
+            row_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
+            chunk = (min(len(data), max(1, chunk_bytes // row_bytes)), *data.shape[1:])
+            file.create_dataset(name, data=data[...], chunks=chunk, compression="gzip", compression_opts=1, shuffle=True)
 
 
 def make_pool(folder, binary, name):
+    if name in CHUNKS:
+        of, chunk_bytes = CHUNKS[name]
+        path = folder / f"plan {name}.h5".replace(" ", "-")
+        if not path.exists():
+            compress(make_pool(folder, binary, of), path, chunk_bytes)
+        return path
     pool = folder / f"plan {name}".replace(" ", "-")
     if not (pool / "part-00000.h5").exists():
         options = [word for key, value in POOLS[name].items() for word in (f"--{key}", str(value))]
@@ -63,7 +82,8 @@ def run_case(folder, binary, threads, constants, strategy, pool, batch, more, re
     timing = json.loads(out.read_text())["timing"]
     seconds, processor, memory = (min(values) for values in zip(*runs))
     return {
-        "strategy": strategy, "pool": POOLS[pool], "batch": batch, "streamed": bool(more), "threads": threads,
+        "strategy": strategy, "pool": POOLS[CHUNKS.get(pool, (pool,))[0]], "chunks": pool in CHUNKS, "batch": batch,
+        "streamed": bool(more), "threads": threads,
         "memory_bytes": {"planned": planned["memory_bytes"], "measured": memory},
         "seconds": {"planned": planned["seconds"], "measured": seconds},
         "processor_seconds": {"planned": planned["processor_seconds"], "measured": processor},
@@ -90,7 +110,8 @@ def table(results):
     lines = [f"{'':<36}{'memory MiB':>18}{'ratio':>7}{'seconds':>16}{'ratio':>7}{'processor s':>16}{'ratio':>7}"]
     for result in results:
         pool = result["pool"]
-        name = f"{result['strategy']} {pool['rows']:,}{' streamed' if result['streamed'] else ''}"
+        more = "".join(f" {word}" for word in ("streamed", "chunks") if result[word])
+        name = f"{result['strategy']} {pool['rows']:,}{more}"
         memory, seconds, processor = (result[what] for what in ("memory_bytes", "seconds", "processor_seconds"))
         lines.append(
             f"{name:<36}{memory['planned'] / 2**20:>9.0f}{memory['measured'] / 2**20:>9.0f}{ratio(result, 'memory_bytes'):>7.2f}"

@@ -130,15 +130,26 @@ class Campaign:
             sys.exit(run.errors)
         return run
 
+    def wait_until_mpi_is_up(self, run):
+        """Before that nobody listens to signals, and mpirun may wait for ever for a rank that is killed."""
+        while run.process.poll() is None and not (self.folder / ".checkpoint.lock").exists():
+            time.sleep(0.01)
+
+    def forget(self):
+        for name in ("checkpoint", "checkpoint.previous", ".checkpoint.lock"):
+            (self.folder / name).unlink(missing_ok=True)
+
     def kill_until_done(self, case, want):
         """(kills, picks that were made again after each, whether the batch is that of the undisturbed run)"""
         kills, redone, reached = 0, [], 0
         while True:
             ranks = self.random.choice([1, 2, 3, 4])
             streamed, threads = self.random.random() < 0.4, self.random.choice([1, 2])
+            (self.folder / ".checkpoint.lock").unlink(missing_ok=True)  # of a run that was killed
             run = Run(self.words(case, True, streamed=streamed, threads=threads, shards=self.random.randrange(2)), ranks)
             if kills < 6:  # then it may finish
-                time.sleep(self.random.uniform(0.1, 1.5 * max(want.seconds, 1.0)))
+                self.wait_until_mpi_is_up(run)
+                time.sleep(self.random.uniform(0, 1.2 * want.seconds))
                 run.send(signal.SIGKILL, self.random.randrange(ranks))
             code = run.end()
             if kills > 0:
@@ -152,12 +163,10 @@ class Campaign:
 
     def seconds_to_stop(self, case, longest):
         """From SIGUSR1 to one of the ranks until all have ended; none where the run was done before."""
-        for name in ("checkpoint", "checkpoint.previous"):
-            (self.folder / name).unlink(missing_ok=True)
+        self.forget()
         ranks = self.random.choice([1, 2, 3])
         run = Run(self.words(case, True, every="300", streamed=True), ranks)
-        while run.process.poll() is None and not (self.folder / ".checkpoint.lock").exists():
-            time.sleep(0.01)  # before that, nobody listens
+        self.wait_until_mpi_is_up(run)
         time.sleep(0.1 + self.random.uniform(0, longest))
         sent = run.send(signal.SIGUSR1, self.random.randrange(ranks))
         code = run.end()
@@ -210,8 +219,10 @@ def cost(campaign):
     for case, batch in (("k_center", 12000), ("badge", 8000), ("facility_location", 2000), ("log_det", 4000)):
         words = campaign.words(case, True, every="0.5", streamed=True)
         words[words.index("--batch") + 1] = batch
+        campaign.forget()
         run = Run(words, 2)
-        run.end()
+        if run.end() != 0:
+            sys.exit(run.errors)
         saved = [float(text) for text in re.findall(r"picks, in ([\d.]+) s", run.errors)]
         each = sum(saved) / max(1, len(saved))
         share, usual = 100 * sum(saved) / run.seconds, 100 * each / 300

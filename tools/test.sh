@@ -19,7 +19,8 @@ for argument in "$@"; do
     *) ctest_options+=("$argument") ;;
   esac
 done
-test_packages=("${build_packages[@]}" clang-format)
+test_packages=("${build_packages[@]}" "${jobs_packages[@]}" clang-format)
+((EUID != 0)) || test_packages+=("${slurm_packages[@]}") # only root may start the daemons; for others that test is skipped
 [[ $tidy == yes ]] && test_packages+=(clang-tidy-19) # older ones do not know std::source_location
 need_packages "${test_packages[@]}"
 if ((EUID == 0)); then # Open MPI asks root to say so twice

@@ -92,6 +92,12 @@ struct Near {
   float similarity;
 };
 
+// Short vectors whose inner product, in float32 and however it is summed, is never below that of the rows that
+// they stand for: one per row of two fields. dim 0: there are none.
+struct ShadowFields {
+  Field ground, candidates;
+};
+
 class Backend {
  public:
   static constexpr std::int64_t kExactRows = 4096;
@@ -145,12 +151,18 @@ class Backend {
   virtual void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                      const Field& candidates, std::int64_t count, std::int64_t* gains) = 0;
   // The same over a band of neighbouring rows, and where: near[j] counts on by the rows to which candidate j adds, and
-  // those of them that are among the first `room` are written to lists[j] (backend memory), in any order.
+  // those of them that are among the first `room` are written to lists[j] (backend memory), in any order. Pairs whose
+  // shadows say that nothing is added may be passed over.
   virtual void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                           const Field& candidates, std::span<Near* const> lists, std::int64_t room,
-                           std::int64_t* gains, std::int64_t* near) = 0;
-  // The same again, later, from those lists alone; near[j]: their lengths. Rows that add nothing any more may be
-  // dropped from a list: no coverage falls.
+                           const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                           std::int64_t room, std::int64_t* gains, std::int64_t* near) = 0;
+  virtual bool shadows_pay() const { return false; }  // else nobody asks for gain_bounds
+  // Adds to bounds[j] no less than first_gains would to gains[j], from shadows alone, and to near[j] how many rows may
+  // add.
+  virtual void gain_bounds(const ShadowFields&, const Band&, const double* /*weight*/, FixedPoint,
+                           std::int64_t /*count*/, std::int64_t* /*bounds*/, std::int64_t* /*near*/) {}
+  // What first_gains gave, again, later, from its lists alone; near[j]: their lengths. Rows that add nothing any more
+  // may be dropped from a list: no coverage falls.
   virtual void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
                             std::int64_t* near, std::int64_t* gains) = 0;
   // Coverage by a pick whose list this is: best_i = max(best_i, s_i) over its rows.
@@ -169,7 +181,8 @@ class Backend {
   virtual void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) = 0;
 };
 
-// Memory of a backend, freed by scope. Move-only.
+// Memory of a backend, freed by scope. Move-only. A const one is a handle that does not change, as a std::span is: what
+// it leads to may, as the loops of a backend write where their callers only hold the memory.
 template <class T>
 requires std::is_trivially_copyable_v<T>
 class Array {

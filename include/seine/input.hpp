@@ -26,8 +26,9 @@ OpenedPool open_pool(const Comm& comm, const PoolRequest& request, const Needs& 
 OpenedPool open_candidates(const Comm& comm, const std::vector<std::string>& paths, const DatasetNames& names,
                            const Needs& needs);
 
-// Collective. The labelled pool of a request; error 65 where what is needed of its rows differs in width from the rows
-// of `pool`.
-OpenedPool open_labelled_pool(const Comm& comm, const PoolRequest& request, Needs needs, const PoolShape& pool);
+// Collective. The labelled pool of a request, its headers alone or opened; error 65 where what is needed of its rows
+// differs in width from the rows of `pool`.
+PoolFiles labelled_pool_files(const Comm& comm, const PoolRequest& request, Needs needs, const PoolShape& pool);
+OpenedPool open_labelled_pool(const Comm& comm, const PoolRequest& request, const Needs& needs, const PoolShape& pool);
 
 }  // namespace seine

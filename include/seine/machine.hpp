@@ -18,19 +18,20 @@ struct Line {
 struct Machine {
   std::string origin = "built in";  // where the numbers are from
 
-  double start = 0.6;                 // until the processes of a job know each other
-  double stored_byte = 5e-9;          // read from storage, by one process
-  double cached_byte = 4e-10;         // of embeddings in the page cache: read, checked, hashed, put into memory
-  double fresh_byte = 6e-10;          // of memory that the system gives for the first time
-  double fetched_byte = 2e-10;        // of embeddings that were checked before, read again in order
-  double fetched_row = 2e-6;          // one row, read again alone
-  double identified_row = 2e-7;       // its id: read, hashed, looked for twice
-  double residual_value = 3e-9;       // of a probability: read, checked, hashed, taken for a gradient
-  double bounded_value = 2e-9;        // of one whose score a bound in float32 rules out
-  double scored_value = 1e-8;         // of one that is scored in float64
-  Line distance{2e-9, 3e-11};         // of a row and a pick, in blocks of them
-  Line single_distance{2e-8, 1e-10};  // one by one; this and the next with what the engine does around them
-  Line product{2e-8, 5e-11};          // in float64
+  double start = 0.6;            // until the processes of a job know each other
+  double stored_byte = 5e-9;     // read from storage, by one process
+  double cached_byte = 4e-10;    // of embeddings in the page cache: read, checked, hashed, put into memory
+  double fresh_byte = 6e-10;     // of memory that the system gives for the first time
+  double fetched_byte = 2e-10;   // of embeddings that were checked before, read again in order
+  double fetched_row = 2e-6;     // one row, read again alone
+  double identified_row = 2e-7;  // its id: read, hashed, looked for twice
+  double residual_value = 3e-9;  // of a probability: read, checked, hashed, taken for a gradient
+  double bounded_value = 2e-9;   // of one whose score a bound in float32 rules out
+  double scored_value = 1e-8;    // of one that is scored in float64
+  Line distance{2e-9, 3e-11};    // of a row and a pick, in blocks of them
+  Line screened_distance{
+      2e-8, 1e-10};  // of what is left by the triangle inequality; this and the next with what is done around them
+  Line product{2e-8, 5e-11};  // in float64
   Line similarity{8e-9, 2e-11};
   double moment = 5e-10;        // of a row, per entry of the triangle of D x D
   double entry = 5e-10;         // of a D x D matrix that is updated

@@ -33,7 +33,9 @@ struct Plan {
   Range processor_seconds;
 };
 
-// A request that check_request accepts; `threads` at least 1. Absent memory: enough.
-Plan plan(const PoolShape& pool, const Request& request, int ranks, const Machine& machine);
+// A request that check_request accepts; `threads` at least 1. Absent memory: enough. `labelled`: the labelled pool,
+// where one is read.
+Plan plan(const PoolShape& pool, const Request& request, int ranks, const Machine& machine,
+          const PoolShape* labelled = nullptr);
 
 }  // namespace seine

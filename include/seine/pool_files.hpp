@@ -26,7 +26,18 @@ enum class Dataset { embeddings, probabilities, ids, labels, classes, costs, gro
 struct Needs {
   bool embeddings = false;
   bool probabilities = false;  // or logits
-  bool passes = false;         // probabilities [N,T,C] with T >= 2
+  bool passes = false;         // probabilities [N,T,C] with T >= kFewestPasses
+};
+inline constexpr std::int64_t kFewestPasses = 2;
+
+// What chunks that can only be read whole take while rows of them are read: one at a time is inflated, whatever the
+// number of threads, and rows of it are kept.
+struct Chunks {
+  std::int64_t inflating = 0;  // bytes beside the rows
+  std::int64_t fewest = 0;     // of rows: one chunk of each dataset
+  std::int64_t all = 0;        // of rows, so that every chunk is inflated once
+
+  std::int64_t least() const { return inflating + fewest; }
 };
 
 struct PoolShape {
@@ -37,6 +48,8 @@ struct PoolShape {
   bool logits = false;           // probabilities come from logits by a softmax in float64
   bool half_embeddings = false;  // every file stores float16
   bool ids = false, text_ids = false, labels = false, reference_classes = false, costs = false, groups = false;
+  // Of the datasets that were asked for, and of ids and labels alone.
+  Chunks chunks, id_chunks;
   std::string embeddings_type, probabilities_type;  // "float16", "float32", "float64", "mixed", or "" where absent
 };
 
@@ -90,6 +103,11 @@ class PoolFiles {
                                           std::int64_t count) const;  // ids, labels, classes, groups
   std::vector<std::string> read_text_ids(std::int64_t first, std::int64_t count) const;
   std::vector<double> read_costs(std::int64_t first, std::int64_t count) const;
+
+  // Whether single rows of it cost no more than these: none lies in a chunk, and no type is converted by the library.
+  bool reads_rows_alone(Dataset dataset) const;
+  // Rows of chunks that were read whole may take so many bytes; at least, and at first, shape().chunks.fewest.
+  void keep_chunks(std::int64_t bytes) const;
 
   // For messages about a global row: `FILE row 17`, and `FILE: dataset "ids", row 17`.
   std::string where(std::int64_t row) const;

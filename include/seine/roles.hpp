@@ -30,4 +30,7 @@ inline bool is_covered(Role role) {
 std::vector<Role> read_roles(const Comm& comm, const PoolFiles& files, const Ownership& own, const PoolRequest& request,
                              const std::function<void(const std::string&)>& warn);
 
+// Collective. Errors 66 and 65 where a list of ids of the request cannot be read.
+void check_id_lists(const Comm& comm, const PoolRequest& request);
+
 }  // namespace seine

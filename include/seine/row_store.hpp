@@ -55,6 +55,12 @@ class RowSource {
                     float* a) const = 0;
   // The same rows, divided by their 2-norms.
   virtual std::shared_ptr<const RowSource> unit() const = 0;
+  // The same for these rows, ascending, where it is worth putting them elsewhere before they are read again and again;
+  // null: it is not. Error 73 where there is no room for them.
+  virtual std::shared_ptr<const RowSource> among(std::span<const std::int64_t> /*rows*/,
+                                                 std::span<const std::int32_t> /*labels*/) const {
+    return nullptr;
+  }
 };
 
 // What one process may still take for vectors; shared by all of its stores.
@@ -62,6 +68,7 @@ class Room {
  public:
   explicit Room(std::int64_t bytes) : left_(bytes) {}
   std::int64_t left() const { return left_; }
+  void take(std::int64_t bytes) { left_ -= bytes; }  // for good
 
   // A part of it, given back when it ends.
   class Part {
@@ -96,6 +103,10 @@ class RowStore {
   static std::int64_t piece_bytes(std::int64_t room);  // read, copied and worked on together
   static std::int64_t kept_bytes(const RowFormat& format) { return format.row_bytes() + 32; }  // of a row that stays
   static std::int64_t rows_that_fit(const RowFormat& format, std::int64_t room);               // and stay
+  // Beside them, of every row: its number and its slot; its key, and its position where it is wanted.
+  static constexpr std::int64_t kBytesPerRow = 8 + 4 + 8 + 8;
+  // What comes and goes: the piece that is worked on, the next one and the one after it.
+  static constexpr std::int64_t kPieces = 3;
 
   // What is read again, from where, and the memory to keep the most wanted rows in.
   struct Stream {
@@ -133,8 +144,12 @@ class RowStore {
   RowStore chosen(std::span<const std::int64_t> positions, bool in_memory) const;
   bool has_room_for(std::int64_t rows) const;  // in memory, beside what is there
   void make_unit();  // divides x by its 2-norm; a zero row stays zero. float32 without residuals
-  // How rows of another pool are read; absent where this store is resident.
-  std::optional<Stream> stream_of(std::vector<std::int64_t> rows, std::vector<std::int32_t> labels) const;
+  // How rows of another pool are read; absent where this store is resident. `source`: from where; null: as here.
+  std::optional<Stream> stream_of(std::vector<std::int64_t> rows, std::vector<std::int32_t> labels,
+                                  std::shared_ptr<const RowSource> source = nullptr) const;
+  // RowSource::among of where this store reads; null where it is resident.
+  std::shared_ptr<const RowSource> source_among(std::span<const std::int64_t> rows,
+                                                std::span<const std::int32_t> labels) const;
 
  private:
   struct Streamed;

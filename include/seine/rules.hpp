@@ -91,9 +91,10 @@ decltype(auto) with_score(ScoreKind kind, Visit&& visit) {
       return visit(LeastConfidence{});
     case ScoreKind::margin:
       return visit(Margin{});
-    default:
-      return visit(Bald{});
+    case ScoreKind::bald:
+      break;
   }
+  return visit(Bald{});
 }
 
 // Residual of the prediction, e_y - mean p, for the gradient embedding of BADGE; y < 0: the predicted class.
@@ -197,9 +198,10 @@ decltype(auto) with_rule(RuleKind kind, Visit&& visit) {
       return visit(Nearest{});
     case RuleKind::race:
       return visit(Race{});
-    default:
-      return visit(Variance{});
+    case RuleKind::variance:
+      break;
   }
+  return visit(Variance{});
 }
 
 inline std::size_t state_bytes(RuleKind kind) {

@@ -23,9 +23,9 @@ struct Range {
 // What happens where a row meets a pick.
 enum class Meeting {
   none,
-  single_distance,  // few pairs of a block are left: one by one
-  distance,         // blocks of rows and picks
-  product,          // in float64
+  screened_distance,  // in blocks of the pairs that the triangle inequality leaves
+  distance,           // blocks of rows and picks
+  product,            // in float64
   similarity,
 };
 

@@ -10,6 +10,7 @@
 
 #include "backend/places.hpp"
 #include "backend/row_kernel.hpp"
+#include "seine/stop.hpp"
 
 namespace seine {
 namespace {
@@ -30,7 +31,7 @@ std::vector<std::int64_t> joined(const std::vector<std::vector<std::int64_t>>& p
 }
 
 // Rows of [first, last) that have not seen all picks and whose key is at least `floor`, ascending.
-std::vector<std::int64_t> active_rows(Workers& workers, std::int64_t first, std::int64_t last, std::int64_t picks,
+std::vector<std::int64_t> rows_behind(Workers& workers, std::int64_t first, std::int64_t last, std::int64_t picks,
                                       double floor, const Places& places) {
   constexpr std::int64_t kScanRows = 32768;  // less is not worth waking a thread
   std::vector<std::vector<std::int64_t>> found(static_cast<std::size_t>((last - first + kScanRows - 1) / kScanRows));
@@ -41,7 +42,7 @@ std::vector<std::int64_t> active_rows(Workers& workers, std::int64_t first, std:
     std::size_t count = 0;
     for (std::int64_t row = begin; row < end; ++row) {  // no branch: it would be guessed wrongly
       mine[count] = row;
-      count += (places.key(row) >= floor) & (places.seen(row) < picks);
+      count += places.is_behind(row, picks, floor);
     }
     mine.resize(count);
   });
@@ -78,9 +79,9 @@ class Grouped {
 };
 
 // What one thread does with blocks.
-class Meeting {
+class BlockMeeting {
  public:
-  Meeting(const Vectors& rows, const float* picks_x, const Picks& picks, double floor, const Places& places)
+  BlockMeeting(const Vectors& rows, const float* picks_x, const Picks& picks, double floor, const Places& places)
       : vectors_(rows.x),
         picks_x_(picks_x),
         picks_(picks),
@@ -226,20 +227,19 @@ class Meeting {
 
 std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float* picks_x, const Picks& picks,
                               double floor, const RowStates& states) {
-  // What is known of active rows stays small, and groups large.
-  constexpr std::int64_t kSliceRows = 131072;
   const Places places(states);
   const std::int64_t total = picks.vectors.rows;
   std::atomic<std::int64_t> met = 0;
   for (std::int64_t slice = 0; slice < rows.rows; slice += kSliceRows) {
-    auto active = active_rows(workers, slice, std::min(rows.rows, slice + kSliceRows), total, floor, places);
+    auto active = rows_behind(workers, slice, std::min(rows.rows, slice + kSliceRows), total, floor, places);
     while (!active.empty()) {
       const Grouped grouped(active, total, places);
       const auto& blocks = grouped.blocks();
       constexpr std::size_t kShare = 16;  // blocks that one thread takes at once
       std::vector<std::vector<std::int64_t>> left((blocks.size() + kShare - 1) / kShare);
       workers.share(static_cast<std::int64_t>(left.size()), [&](std::int64_t share, int) {
-        Meeting meeting(rows, picks_x, picks, floor, places);
+        if (stop_signal() != 0) return;  // rows that are not up to date are known to be
+        BlockMeeting meeting(rows, picks_x, picks, floor, places);
         const std::size_t first = static_cast<std::size_t>(share) * kShare;
         const std::size_t end = std::min(blocks.size(), first + kShare);
         for (std::size_t b = first; b < end; ++b) {

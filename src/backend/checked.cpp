@@ -104,10 +104,16 @@ class CheckedBackend final : public Backend {
     cpu_->gains(ground, band, weight, fixed, candidates, count, gains);
   }
   void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                   const Field& candidates, std::span<Near* const> lists, std::int64_t room, std::int64_t* gains,
-                   std::int64_t* near) override {
+                   const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                   std::int64_t room, std::int64_t* gains, std::int64_t* near) override {
     const Open open(*this);
-    cpu_->first_gains(ground, all, weight, fixed, candidates, lists, room, gains, near);
+    cpu_->first_gains(ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
+  }
+  bool shadows_pay() const override { return cpu_->shadows_pay(); }
+  void gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,
+                   std::int64_t count, std::int64_t* bounds, std::int64_t* near) override {
+    const Open open(*this);
+    cpu_->gain_bounds(shadows, all, weight, fixed, count, bounds, near);
   }
   void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
                     std::int64_t* near, std::int64_t* gains) override {

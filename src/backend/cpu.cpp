@@ -16,7 +16,7 @@
 #include "backend/places.hpp"
 #include "backend/row_kernel.hpp"
 #include "backend/workers.hpp"
-#include "best.hpp"
+#include "engines/best.hpp"
 #include "seine/error.hpp"
 #include "seine/stop.hpp"
 
@@ -110,7 +110,7 @@ struct Active {
   Active(std::int64_t first, std::int64_t last, std::int64_t total, double floor, const Places& places)
       : behind(total) {
     for (std::int64_t row = first; row < last; ++row) {
-      if (!(places.key(row) >= floor) || places.seen(row) >= total) continue;
+      if (!places.is_behind(row, total, floor)) continue;
       rows.push_back(static_cast<std::int32_t>(row - first));
       behind = std::min(behind, places.seen(row));
     }
@@ -118,8 +118,8 @@ struct Active {
 };
 
 // Rows [first, last) as float32: in place, or the active ones widened, each in its place.
-const float* active_rows(const Field& rows, std::int64_t first, std::int64_t last, const Active& active,
-                         std::unique_ptr<float[]>& wide) {
+const float* widened_rows(const Field& rows, std::int64_t first, std::int64_t last, const Active& active,
+                          std::unique_ptr<float[]>& wide) {
   const Field tile = rows.from(first);
   if (tile.type == Element::f32) return static_cast<const float*>(tile.data);
   wide = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>((last - first) * tile.dim));
@@ -208,14 +208,23 @@ class GroundTile {
   void meet(const float* candidates, std::int64_t many) {
     row_kernels().panel_dots(panels_.data(), rows_, candidates, many, dim_, dots_.data());
   }
+  // The same where rows and candidates are shadows.
+  void meet_shadows(const float* candidates, std::int64_t many) {
+    row_kernels().shadow_dots(panels_.data(), rows_, candidates, many, dim_, dots_.data());
+  }
+  GainSum bound(std::int64_t p) const { return bound_gains(dots_.data() + p * rows_, rows(), rows_, fixed_); }
+  std::int64_t find_above(std::int64_t p, std::int32_t* found) const {
+    return seine::find_above(dots_.data() + p * rows_, above_.data(), rows_, found);
+  }
   // What the p-th of them gains here; with the rows that add, where they are wanted.
   GainSum gain(std::int64_t p, bool lists) {
-    const GainRows rows{above_.data(), below_.data(), at_above_.data(), weight_.data(), number_.data()};
-    return sum_gains(dots_.data() + p * rows_, rows, rows_, fixed_, lists ? near_.data() : nullptr);
+    return sum_gains(dots_.data() + p * rows_, rows(), rows_, fixed_, lists ? near_.data() : nullptr);
   }
   const Near* near() const { return near_.data(); }
 
  private:
+  GainRows rows() const { return {above_.data(), below_.data(), at_above_.data(), weight_.data(), number_.data()}; }
+
   std::int64_t dim_, rows_;  // whole panels
   FixedPoint fixed_;
   std::vector<float> panels_, above_, below_, dots_;
@@ -234,6 +243,65 @@ std::int64_t drop_rows(Near* list, std::int64_t length, const float* best) {
   }
   return kept;
 }
+
+// Gains over rows [first, last) of a band, of candidates whose shadows have met those of the rows: products are
+// computed where these say that there may be something to gain.
+class ScreenedTile {
+ public:
+  ScreenedTile(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, std::int64_t first,
+               std::int64_t last)
+      : ground_(ground), band_(band), weight_(weight), fixed_(fixed), first_(first) {
+    const auto rows = static_cast<std::size_t>(in_panels(last - first));
+    found_.resize(rows + 8);
+    rows_.resize(rows);
+    dots_.resize(rows);
+    near_.resize(rows);
+  }
+
+  GainSum gain(const GroundTile& shadows, std::int64_t p, const float* candidate) {
+    const std::int64_t many = shadows.find_above(p, found_.data());
+    const auto* x = static_cast<const float*>(ground_.data) + first_ * ground_.dim;
+    for (std::int64_t k = 0; k < many; ++k) rows_[k] = x + found_[k] * ground_.dim;
+    row_kernels().dots(rows_.data(), many, candidate, 1, ground_.dim, dots_.data());
+    for (std::int64_t k = 0; k < many; ++k)
+      near_[k] = {static_cast<std::int32_t>(first_) + found_[k], dots_[k] < 1 ? dots_[k] : 1};
+    const std::int64_t adding = drop_rows(near_.data(), many, band_.above);
+    return {sum_listed_gains(near_.data(), adding, band_.above, weight_, fixed_).gain, adding};
+  }
+  const Near* near(std::int64_t adding) {
+    for (std::int64_t k = 0; k < adding; ++k) near_[k].row += static_cast<std::int32_t>(band_.first);
+    return near_.data();
+  }
+
+ private:
+  const Field& ground_;
+  const Band& band_;
+  const double* weight_;
+  FixedPoint fixed_;
+  std::int64_t first_;
+  std::vector<std::int32_t> found_;
+  RowPointers rows_;
+  std::vector<float> dots_;
+  std::vector<Near> near_;
+};
+
+// The rows to which candidates add, from several threads; near[j] counts them.
+class ListWriter {
+ public:
+  ListWriter(std::span<Near* const> lists, std::int64_t room, std::int64_t* near)
+      : lists_(lists), room_(room), near_(near) {}
+  // Whether the list is of use still.
+  bool wants(std::int64_t j) const { return std::atomic_ref(near_[j]).load(std::memory_order_relaxed) <= room_; }
+  void add(std::int64_t j, std::int64_t count, const Near* rows) const {
+    const std::int64_t at = std::atomic_ref(near_[j]).fetch_add(count, std::memory_order_relaxed);
+    if (rows && at < room_) std::copy_n(rows, std::min(count, room_ - at), lists_[j] + at);
+  }
+
+ private:
+  std::span<Near* const> lists_;
+  std::int64_t room_;
+  std::int64_t* near_;
+};
 
 // Integers below 2^53 that several threads add to, as float64.
 class SumsOfThreads {
@@ -323,7 +391,7 @@ class CpuBackend final : public Backend {
       const Places places(states);
       Active active(first, last, v.rows, floor, places);
       std::unique_ptr<float[]> wide;
-      const float* x = active_rows(rows.x, first, last, active, wide);
+      const float* x = widened_rows(rows.x, first, last, active, wide);
       met += with_rule(rule, [&](auto r) {
         using Rule = decltype(r);
         if constexpr (!Rule::uses_distance)
@@ -413,21 +481,48 @@ class CpuBackend final : public Backend {
   }
 
   void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                   const Field& candidates, std::span<Near* const> lists, std::int64_t room, std::int64_t* gains,
-                   std::int64_t* near) override {
+                   const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                   std::int64_t room, std::int64_t* gains, std::int64_t* near) override {
     const auto count = static_cast<std::int64_t>(lists.size());
+    const ListWriter writer(lists, room, near);
     SumsOfThreads sums(workers_.threads(), count);
-    meet_ground(ground, all, weight, fixed, candidates, count,
-                [&](GroundTile& tile, std::int64_t candidate, std::int64_t place, int thread) {
-                  const std::atomic_ref length(near[candidate]);
-                  const bool fits = length.load(std::memory_order_relaxed) <= room;  // else the list is of no use
-                  const GainSum sum = tile.gain(place, fits);
-                  sums.of(thread)[candidate] += sum.gain;
-                  const std::int64_t at = length.fetch_add(sum.adding, std::memory_order_relaxed);
-                  if (fits && at < room)
-                    std::copy_n(tile.near(), std::min(sum.adding, room - at), lists[candidate] + at);
-                });
+    if (shadows.ground.dim > 0) {
+      const auto* y = static_cast<const float*>(candidates.data);
+      share_ground(ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
+        ScreenedTile tile(ground, all, weight, fixed, first, last);
+        GroundTile screen(shadows.ground, all, first, last, weight, fixed);
+        meet_shadows(screen, shadows.candidates, count, [&](std::int64_t candidate, std::int64_t place) {
+          const GainSum sum = tile.gain(screen, place, y + candidate * ground.dim);
+          sums.of(thread)[candidate] += sum.gain;
+          writer.add(candidate, sum.adding, writer.wants(candidate) ? tile.near(sum.adding) : nullptr);
+        });
+      });
+    } else {
+      meet_ground(ground, all, weight, fixed, candidates, count,
+                  [&](GroundTile& tile, std::int64_t candidate, std::int64_t place, int thread) {
+                    const bool wanted = writer.wants(candidate);
+                    const GainSum sum = tile.gain(place, wanted);
+                    sums.of(thread)[candidate] += sum.gain;
+                    writer.add(candidate, sum.adding, wanted ? tile.near() : nullptr);
+                  });
+    }
     sums.add_to(gains);
+  }
+
+  bool shadows_pay() const override { return true; }
+  void gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,
+                   std::int64_t count, std::int64_t* bounds, std::int64_t* near) override {
+    SumsOfThreads sums(workers_.threads(), count), adding(workers_.threads(), count);
+    share_ground(shadows.ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
+      GroundTile tile(shadows.ground, all, first, last, weight, fixed);
+      meet_shadows(tile, shadows.candidates, count, [&](std::int64_t candidate, std::int64_t place) {
+        const GainSum sum = tile.bound(place);
+        sums.of(thread)[candidate] += sum.gain;
+        adding.of(thread)[candidate] += static_cast<double>(sum.adding);
+      });
+    });
+    sums.add_to(bounds);
+    adding.add_to(near);
   }
 
   void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
@@ -512,9 +607,7 @@ class CpuBackend final : public Backend {
   void meet_ground(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                    const Field& candidates, std::int64_t count, const Visit& visit) {
     const auto* y = static_cast<const float*>(candidates.data);
-    const std::int64_t rows = in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows));
-    share_tiles(band.count, rows, [&](std::int64_t first, std::int64_t last, int thread) {
-      if (stop_signal() != 0) return;
+    share_ground(ground, band, [&](std::int64_t first, std::int64_t last, int thread) {
       GroundTile tile(ground, band, first, last, weight, fixed);
       for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
         const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
@@ -522,6 +615,25 @@ class CpuBackend final : public Backend {
         for (std::int64_t p = 0; p < many; ++p) visit(tile, chunk + p, p, thread);
       }
     });
+  }
+
+  // visit(candidate, place in the tile's chunk) for every candidate whose shadow has met those of a tile.
+  template <class Visit>
+  static void meet_shadows(GroundTile& tile, const Field& candidates, std::int64_t count, const Visit& visit) {
+    const auto* y = static_cast<const float*>(candidates.data);
+    for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
+      const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
+      tile.meet_shadows(y + chunk * candidates.dim, many);
+      for (std::int64_t p = 0; p < many; ++p) visit(chunk + p, p);
+    }
+  }
+
+  template <class Work>
+  void share_ground(const Field& ground, const Band& band, const Work& work) {
+    share_tiles(band.count, in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows)),
+                [&](std::int64_t first, std::int64_t last, int thread) {
+                  if (stop_signal() == 0) work(first, last, thread);
+                });
   }
 
   template <class Work>

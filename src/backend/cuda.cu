@@ -666,8 +666,8 @@ class CudaBackend final : public Backend {
   }
 
   void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                   const Field& candidates, std::span<Near* const> lists, std::int64_t room, std::int64_t* gains,
-                   std::int64_t* near) override {
+                   const Field& candidates, const ShadowFields&, std::span<Near* const> lists, std::int64_t room,
+                   std::int64_t* gains, std::int64_t* near) override {
     const auto count = static_cast<std::int64_t>(lists.size());
     if (count == 0) return;
     const Array<Near*> places(*this, lists);
@@ -811,7 +811,7 @@ class CudaBackend final : public Backend {
     finish();
   }
 
-  // The count-th largest of the ordered keys of selectable rows; 0 where there are fewer.
+  // What the rows of a band have of `from`, one behind the other.
   template <class T>
   Array<T> packed(const T* from, std::int64_t units, const Band& band) {
     Array<T> to(*this, band.count * units);
@@ -820,6 +820,7 @@ class CudaBackend final : public Backend {
     return to;
   }
 
+  // The count-th largest of the ordered keys of selectable rows; 0 where there are fewer.
   std::uint64_t nth_largest(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) {
     const Array<std::uint64_t> keys(*this, rows), other(*this, rows);
     launch(order_keys, blocks(rows, kThreads), key, selectable, rows, keys.data());

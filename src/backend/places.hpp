@@ -7,13 +7,17 @@
 
 namespace seine {
 
-// Where the rows [first, last) of a call have their states.
+// The states of the rows of a call, wherever they lie.
 class Places {
  public:
   explicit Places(const RowStates& rows) : rows_(rows) {}
   std::int64_t operator[](std::int64_t row) const { return rows_.at ? rows_.at[row] : row; }
   std::int64_t seen(std::int64_t row) const { return rows_.applied ? rows_.applied[(*this)[row]] : 0; }
   double key(std::int64_t row) const { return rows_.key[(*this)[row]]; }
+  // It has not seen all picks, and its key is at least `floor`.
+  bool is_behind(std::int64_t row, std::int64_t picks, double floor) const {
+    return (key(row) >= floor) & (seen(row) < picks);
+  }
   double weight(std::int64_t row) const { return rows_.weight ? rows_.weight[(*this)[row]] : 1; }
   template <class Rule>
   void settle(std::int64_t row, const typename Rule::State& state, std::int64_t seen) const {

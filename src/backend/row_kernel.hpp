@@ -27,6 +27,9 @@ struct RowKernels {
   // of several rows, so nothing is folded across it: twice as fast where dim is small.
   void (*panel_dots)(const float* panels, std::int64_t rows, const float* picks, std::int64_t pick_count,
                      std::int64_t dim, float* out);
+  // The same layout, summed in the order of the components: not the canonical products, for bounds only.
+  void (*shadow_dots)(const float* panels, std::int64_t rows, const float* picks, std::int64_t pick_count,
+                      std::int64_t dim, float* out);
   // Summed in float64.
   void (*wide_dots)(const float* const* rows, std::int64_t count, const double* picks, std::int64_t pick_count,
                     std::int64_t dim, double* out);
@@ -62,7 +65,11 @@ struct GainSum {
   std::int64_t adding;
 };
 GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed, Near* near);
-// The same over a list, where `best` is how far each ground row is covered; weight: of each, null: 1.
+// Where dots are upper bounds of similarities: one of that sum, in whole units, and how many rows may add.
+GainSum bound_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed);
+// Which dots are above; returns how many. `count` is a multiple of 8, and `found` has room for eight more.
+std::int64_t find_above(const float* dots, const float* above, std::int64_t count, std::int32_t* found);
+// sum_gains over a list, where `best` is how far each ground row is covered; weight: of each, null: 1.
 GainSum sum_listed_gains(const Near* list, std::int64_t count, const float* best, const double* weight,
                          FixedPoint fixed);
 

@@ -1,6 +1,7 @@
 // The row kernels on AVX2, the floor of every processor that we run on.
 #include <immintrin.h>
 
+#include <array>
 #include <cmath>
 
 #include "backend/avx2_mask.hpp"
@@ -67,7 +68,8 @@ const RowKernels& row_kernels_avx2() {
                                        meet<Distance2, Float8, 2, 4, float, const float*>,
                                        meet<Distance2, Float8, 2, 4, float, const float* const*>,
                                        meet<Dot, Float8, 2, 4, float, const float*>,
-                                       meet_panels<Float8>,
+                                       meet_panels<Float8, Order::canonical>,
+                                       meet_panels<Float8, Order::of_components>,
                                        meet<Dot, Double4, 2, 4, float, const double*>};
   return kKernels;
 }
@@ -108,6 +110,56 @@ GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, F
   }
   const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
   return {_mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two))), adding};
+}
+
+GainSum bound_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed) {
+  // What the difference may lose in float32 is added to it, two units to what is left after rounding down: a gain is
+  // the difference of two rounded values.
+  const __m256d scale = _mm256_set1_pd((1 + 0x1p-22) / fixed.unit());
+  __m256d sum = _mm256_setzero_pd();
+  std::int64_t adding = 0;
+  const auto add = [&](__m128 excess, std::int64_t at) {
+    const __m256d weighted = _mm256_mul_pd(_mm256_loadu_pd(rows.weight + at), _mm256_cvtps_pd(excess));
+    sum = _mm256_add_pd(sum, _mm256_floor_pd(_mm256_mul_pd(weighted, scale)));
+  };
+  for (std::int64_t k = 0; k < count; k += 8) {
+    const __m256 dot = _mm256_loadu_ps(dots + k), above = _mm256_loadu_ps(rows.above + k);
+    const __m256 excess = _mm256_max_ps(_mm256_sub_ps(dot, above), _mm256_setzero_ps());
+    add(_mm256_castps256_ps128(excess), k);
+    add(_mm256_extractf128_ps(excess, 1), k + 4);
+    adding += __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(dot, above, _CMP_GT_OQ))));
+  }
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
+  return {_mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two))) + 2 * static_cast<double>(adding), adding};
+}
+
+namespace {
+
+// For each mask of eight lanes, the numbers of its lanes, a byte each.
+constexpr std::array<std::uint64_t, 256> lanes_of_masks() {
+  std::array<std::uint64_t, 256> lanes{};
+  for (unsigned mask = 0; mask < 256; ++mask) {
+    int many = 0;
+    for (unsigned lane = 0; lane < 8; ++lane)
+      if (mask >> lane & 1) lanes[mask] |= std::uint64_t{lane} << (8 * many++);
+  }
+  return lanes;
+}
+constexpr std::array<std::uint64_t, 256> kLanesOfMask = lanes_of_masks();
+
+}  // namespace
+
+std::int64_t find_above(const float* dots, const float* above, std::int64_t count, std::int32_t* found) {
+  std::int64_t many = 0;
+  for (std::int64_t k = 0; k < count; k += 8) {  // no branch: it would be guessed wrongly
+    const __m256 is = _mm256_cmp_ps(_mm256_loadu_ps(dots + k), _mm256_loadu_ps(above + k), _CMP_GT_OQ);
+    const auto mask = static_cast<unsigned>(_mm256_movemask_ps(is));
+    const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<std::int64_t>(kLanesOfMask[mask])));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(found + many),
+                        _mm256_add_epi32(lanes, _mm256_set1_epi32(static_cast<int>(k))));
+    many += __builtin_popcount(mask);
+  }
+  return many;
 }
 
 namespace {

@@ -72,7 +72,8 @@ const RowKernels* row_kernels_avx512() {
                                        meet<Distance2, Float16, 4, 4, float, const float*>,
                                        meet<Distance2, Float16, 4, 4, float, const float* const*>,
                                        meet<Dot, Float16, 4, 4, float, const float*>,
-                                       meet_panels<Float16>,
+                                       meet_panels<Float16, Order::canonical>,
+                                       meet_panels<Float16, Order::of_components>,
                                        meet<Dot, Double8, 4, 4, float, const double*>};
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") ? &kKernels : nullptr;

@@ -134,23 +134,30 @@ void meet(const X* const* rows, std::int64_t count, Y picks, std::int64_t pick_c
   while (p < pick_count) band.template operator()<1>();
 }
 
-// Lanes first, first + stride, ... of R registers of rows in a panel with P picks, folded as row_math.hpp pairs them.
+// Components first, first + Step, ... of R registers of rows in a panel with P picks.
+template <class V, int R, int P, int Step>
+[[gnu::always_inline]] inline Block<V, R, P> panel_sums(const float* panel, const float* picks, std::int64_t dim,
+                                                        int first) {
+  Block<V, R, P> block;
+  for (int r = 0; r < R; ++r)
+    for (int p = 0; p < P; ++p) block.sum[r][p] = V::zero();
+  for (std::int64_t c = first; c < dim; c += Step) {
+    typename V::Register xs[R];
+    for (int r = 0; r < R; ++r) xs[r] = V::load(panel + c * kPanelRows + r * V::kWidth);
+    for (int p = 0; p < P; ++p) {
+      const auto y = V::broadcast(picks + p * dim + c);
+      for (int r = 0; r < R; ++r) block.sum[r][p] = V::fma(xs[r], y, block.sum[r][p]);
+    }
+  }
+  return block;
+}
+
+// Lanes first, first + stride, ..., folded as row_math.hpp pairs them.
 template <class V, int R, int P, int Stride>
 [[gnu::always_inline]] inline Block<V, R, P> panel_lanes(const float* panel, const float* picks, std::int64_t dim,
                                                          int first) {
   if constexpr (Stride == kLanes) {
-    Block<V, R, P> block;
-    for (int r = 0; r < R; ++r)
-      for (int p = 0; p < P; ++p) block.sum[r][p] = V::zero();
-    for (std::int64_t c = first; c < dim; c += kLanes) {
-      typename V::Register xs[R];
-      for (int r = 0; r < R; ++r) xs[r] = V::load(panel + c * kPanelRows + r * V::kWidth);
-      for (int p = 0; p < P; ++p) {
-        const auto y = V::broadcast(picks + p * dim + c);
-        for (int r = 0; r < R; ++r) block.sum[r][p] = V::fma(xs[r], y, block.sum[r][p]);
-      }
-    }
-    return block;
+    return panel_sums<V, R, P, kLanes>(panel, picks, dim, first);
   } else {
     Block<V, R, P> even = panel_lanes<V, R, P, 2 * Stride>(panel, picks, dim, first);
     if (first + Stride < dim)  // else those lanes are empty
@@ -159,7 +166,9 @@ template <class V, int R, int P, int Stride>
   }
 }
 
-template <class V>
+enum class Order { canonical, of_components };
+
+template <class V, Order kOrder>
 void meet_panels(const float* panels, std::int64_t rows, const float* picks, std::int64_t pick_count, std::int64_t dim,
                  float* out) {
   constexpr int R = 2, P = 4;
@@ -167,7 +176,9 @@ void meet_panels(const float* panels, std::int64_t rows, const float* picks, std
     const float* panel = panels + r / kPanelRows * dim * kPanelRows + r % kPanelRows;
     std::int64_t p = 0;
     const auto band = [&]<int Width>() {
-      const Block<V, R, Width> block = panel_lanes<V, R, Width, 1>(panel, picks + p * dim, dim, 0);
+      const Block<V, R, Width> block = kOrder == Order::canonical
+                                           ? panel_lanes<V, R, Width, 1>(panel, picks + p * dim, dim, 0)
+                                           : panel_sums<V, R, Width, 1>(panel, picks + p * dim, dim, 0);
       for (int i = 0; i < R; ++i)
         for (int k = 0; k < Width; ++k) V::store(out + (p + k) * rows + r + i * V::kWidth, block.sum[i][k]);
       p += Width;

@@ -281,9 +281,10 @@ void bounds(ScoreKind kind, const float* p, std::int64_t rows, std::int64_t pass
       return largest_bounds<F, false>(p, rows, passes, classes, out);
     case ScoreKind::margin:
       return largest_bounds<F, true>(p, rows, passes, classes, out);
-    default:
-      return bald_bounds<F>(p, rows, passes, classes, out);
+    case ScoreKind::bald:
+      break;
   }
+  return bald_bounds<F>(p, rows, passes, classes, out);
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
 // `seine evaluate`: judges batches, ours or another tool's.
+#include "overwrite.hpp"
 #include "seine/evaluation.hpp"
-#include "seine/overwrite.hpp"
 
+#include "atomic_file.hpp"
 #include "cli/command.hpp"
 #include "cli/pool_options.hpp"
 #include "cli/resources.hpp"
-#include "seine/atomic_file.hpp"
 #include "seine/batch_file.hpp"
 
 namespace seine {

@@ -9,8 +9,11 @@
 #include "cli/command.hpp"
 #include "cli/request_options.hpp"
 #include "cli/resources.hpp"
+#include "residency.hpp"
+#include "seine/input.hpp"
 #include "seine/pool_paths.hpp"
-#include "seine/residency.hpp"
+#include "seine/roles.hpp"
+#include "seine/run.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {
@@ -79,12 +82,19 @@ class PlanCommand : public Command {
     Request& request = request_.request;
     if (ranks_ == 0) ranks_ = comm.size();
     if (request.pool.threads == 0) request.pool.threads = std::max(1, own_cpus() / ranks_);
+    comm.agree([&] {
+      if (comm.is_root() && !request.out.empty()) check_outputs(request);
+    });
     const PoolShape shape = shape_of_pool(comm);
+    check_id_lists(comm, request.pool);
+    std::optional<PoolShape> labelled;
+    if (reads_labelled_pool(request, entry()))
+      labelled = labelled_pool_files(comm, request.pool, entry().needs, shape).shape();
     std::string text;
     comm.agree([&] {
       if (!comm.is_root()) return;
       const Machine machine = machine_constants(terminal);
-      const Plan planned = plan(shape, request, ranks_, machine);
+      const Plan planned = plan(shape, request, ranks_, machine, labelled ? &*labelled : nullptr);
       text = json_ ? to_json(planned, machine) : to_text(planned, shape, machine);
     });
     return {text};
@@ -102,6 +112,11 @@ class PlanCommand : public Command {
     const PoolRequest& pool = request_.request.pool;
     if (!pool.pool.empty())  // the headers alone
       return PoolFiles(comm, pool_paths(comm, pool.pool), pool.names, needs_of(request_.request, entry())).shape();
+    comm.agree([&] {
+      if (needs_of(request_.request, entry()).passes && shape_.passes < kFewestPasses)
+        throw Error(Exit::bad_data, fmt::format("--passes: strategy {} expects at least {}, found {}", entry().name,
+                                                kFewestPasses, shape_.passes));
+    });
     PoolShape shape = shape_;
     if (pool.names.classes != DatasetNames().classes) shape.classes = classes();
     shape.ids = true;

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "residency.hpp"
+
 namespace seine {
 namespace {
 
@@ -137,6 +139,7 @@ int own_cpus() {
 }
 
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal) {
+  return_freed_memory();
   const CpuSet cpus = affinity();
   const Neighbours neighbours = count_neighbours(comm, cpus);
   if (request.threads == 0) request.threads = std::max(1, CPU_COUNT_S(sizeof cpus, cpus.data()) / neighbours.same_cpus);

@@ -1,7 +1,7 @@
 // Facility location (Nemhauser, Wolsey and Fisher 1978): greedy on the sum over ground rows of the largest cosine to
 // covered and batch, clipped at 0. Gains are integers (similarities in fixed point), so lazy evaluation is exact. A
-// gain of zero goes to the smallest row. Gains are bounded by moments before they are summed, and remembered as short
-// lists while memory lasts; nothing needs N^2 of it.
+// gain of zero goes to the smallest row. Gains are bounded by moments and by short shadows of the rows before they are
+// summed, and remembered as short lists while memory lasts; nothing needs N^2 of it.
 #include <charconv>
 
 #include "strategies/strategies.hpp"
@@ -38,7 +38,7 @@ Entry facility_location_entry() {
   entry.name = "facility_location";
   entry.summary = "represent the pool: every row should be similar to some row of the batch";
   entry.inputs = "embeddings";
-  entry.cost = "N D^2 for a bound, then 1 to 4 times (5 without memory for lists) N ground rows in D dimensions";
+  entry.cost = "N D^2 for a bound, then 0.5 to 4 times (5 without memory for lists) N ground rows in D dimensions";
   entry.source = "Nemhauser, Wolsey and Fisher 1978; Minoux 1978; spec diversity 3.1, 3.2";
   entry.needs.embeddings = true;
   entry.parameters = kParameters;

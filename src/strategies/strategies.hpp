@@ -1,8 +1,8 @@
 // One function per file of this folder; table.cpp puts them in order.
 #pragma once
 
+#include "engines/log_determinant.hpp"
 #include "seine/cover.hpp"
-#include "seine/log_determinant.hpp"
 #include "seine/pick.hpp"
 #include "seine/strategy.hpp"
 

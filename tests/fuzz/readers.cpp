@@ -9,9 +9,9 @@
 
 #include "cli/options.hpp"
 #include "cli/request_options.hpp"
-#include "csv.hpp"
 #include "pools.hpp"
-#include "seine/id_list.hpp"
+#include "reading/csv.hpp"
+#include "reading/id_list.hpp"
 #include "seine/inspection.hpp"
 #include "seine/resume.hpp"
 

@@ -1,0 +1,17 @@
+#!/bin/bash
+# What cron or scrontab runs every night: the next batch of a labelling campaign, chosen, checked and published.
+#
+#   jobs/nightly.sh CAMPAIGN.toml                 # all nights that are due; a second start does nothing
+#   jobs/nightly.sh CAMPAIGN.toml --status        # what happened in which night
+#   jobs/nightly.sh --help
+#
+# jobs/README.md says what a campaign file holds, what the exit codes mean and what to do when something went wrong.
+
+# --- the site's choices; cron starts with next to no environment ---
+PROLOGUE=${PROLOGUE:-}          # a file to source first: module load ..., export PATH=...
+PYTHON=${PYTHON:-python3}       # 3.11 or later; nothing beyond its standard library
+
+set -euo pipefail
+# shellcheck disable=SC1090
+[[ -z $PROLOGUE ]] || source "$PROLOGUE"
+exec "$PYTHON" "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/nightly" "$@"

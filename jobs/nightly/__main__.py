@@ -1,0 +1,155 @@
+"""The nights of a labelling campaign: chooses a batch, checks it, publishes it, keeps the books. nightly.sh starts it.
+
+One folder per campaign holds everything: a ledger that only grows, a lock, and a folder per night. Every step leaves a
+file by rename and looks for that file first, so a start after any kind of death goes on where the last one stopped:
+
+    prepared (request and lists of ids are frozen) -> selected -> checked -> published -> in the ledger
+"""
+import argparse
+import datetime
+import fcntl
+import os
+import signal
+import socket
+import sys
+import traceback
+
+from campaign import Campaign
+from files import CANNOT_CREATE, INTERNAL, LATER, USAGE, Stop, say, utc_now
+from ledger import Ledger
+from night import Interrupted, Night
+from published import check_published, ids_of, is_whole, publish, remove_published
+
+
+def take_lock(folder):
+    """Held until this process and the selection that it started have ended, however they end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 1000, 0).decode(errors="replace").strip()
+        raise Stop(LATER, f"{folder}: in use by {holder}, or by the selection that it started") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()} since {utc_now()}\n".encode(), 0)
+    return lock
+
+
+def due_nights(campaign, ledger, today):
+    """Today, and of the nights before it those that are not too long ago and have no event."""
+    known = ledger.state()
+    begin = max(campaign.first, today - datetime.timedelta(days=campaign.catch_up))
+    count = (min(today, campaign.last) - campaign.first).days + 1
+    days = [campaign.first + datetime.timedelta(days=n) for n in range(count)]
+    missed = [str(day) for day in days if day < begin and str(day) not in known]
+    if missed:
+        say(f"{len(missed)} nights from {missed[0]} to {missed[-1]} have no batch, too long ago; --night makes one")
+    return [str(day) for day in days if day >= begin and str(day) not in known]
+
+
+def run_nights(campaign, ledger, dates, lock):
+    """Publishes these nights. A night that fails is the last: later ones would build on what is not known."""
+    chosen = check_published(campaign, ledger)
+    for date in dates:
+        folder = campaign.publish / date
+        night = Night(campaign, date, chosen, lock)
+        if folder.exists() and not night.is_checked():
+            raise Stop(CANNOT_CREATE, f"{folder} is in the way; it is not of this campaign")
+        night.finish()
+        record = night.record()
+        if not folder.exists():
+            publish(campaign, date)
+        elif not is_whole(folder, record):
+            raise Stop(CANNOT_CREATE, f"{folder} is in the way; it is not what this campaign has checked")
+        ledger.append(record)
+        chosen[date] = ids_of(folder)
+        say(f"{date}: published {record['rows']} ids in {folder}, digest {record['batch']}")
+    say(f"{campaign.name}: {'published ' + ', '.join(dates) if dates else 'nothing to do'}")
+
+
+def show_status(campaign, ledger, today):
+    for date, event in sorted(ledger.state().items()):
+        more = event["why"] if "why" in event else f"{event['rows']} ids, digest {event['batch']}"
+        print(f"{date}  {event['event']:<10} {more}")
+    due = due_nights(campaign, ledger, today)
+    for date in due:
+        print(f"{date}  {'begun' if campaign.night(date).exists() else 'due'}")
+    return LATER if due else 0
+
+
+def record_word(ledger, date, event, why):
+    if not why:
+        raise Stop(USAGE, "--why TEXT is needed: it goes into the ledger")
+    ledger.append({"night": date, "event": event, "why": why, "at": utc_now()})
+    say(f"{date}: {event}")
+
+
+def act(asked):
+    campaign = Campaign(asked.campaign)
+    path = campaign.folder / "ledger.jsonl"
+    if asked.status:
+        return show_status(campaign, Ledger(path), asked.today)
+    lock = take_lock(campaign.folder)
+    if asked.repair:
+        Ledger.repair(path, campaign)
+    ledger = Ledger(path)
+    published = {event["night"] for event in ledger.published()}
+    if asked.skip:
+        if asked.skip in published:
+            raise Stop(USAGE, f"{asked.skip} was published; --withdraw takes it back")
+        record_word(ledger, asked.skip, "skipped", asked.why)
+    elif asked.withdraw:
+        if asked.withdraw not in published:
+            raise Stop(USAGE, f"{asked.withdraw} was not published")
+        record_word(ledger, asked.withdraw, "withdrawn", asked.why)
+        remove_published(campaign, asked.withdraw)
+    else:
+        # What was published and is not in the ledger comes first: an append died, or the ledger is out of a backup.
+        dates = sorted({path.name for path in campaign.publish.glob("????-??-??")} - ledger.state().keys())
+        wanted = [asked.night] if asked.night else due_nights(campaign, ledger, asked.today)
+        dates += [date for date in wanted if date not in published.union(dates)]
+        run_nights(campaign, ledger, dates, lock)
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="nightly.sh", description="The nights of a labelling campaign. Exit codes: 0 all that was due is published;"
+        " 75 start it again (locked, interrupted, cancelled); 65 ledger, batch or data damaged; 78 the campaign file is"
+        " wrong; else that of seine. jobs/README.md has all.")
+    day = datetime.date.fromisoformat
+
+    def date(text):
+        return str(day(text))
+    parser.add_argument("campaign", metavar="CAMPAIGN.toml")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--night", type=date, metavar="DATE", help="just this night, however old, skipped or withdrawn")
+    what.add_argument("--status", action="store_true", help="print what happened in which night; 75 where one is due")
+    what.add_argument("--skip", type=date, metavar="DATE", help="this night gets no batch (with --why)")
+    what.add_argument("--withdraw", type=date, metavar="DATE", help="its batch is taken back (with --why)")
+    what.add_argument("--repair", action="store_true", help="write a damaged ledger anew, then go on")
+    parser.add_argument("--why", default="", metavar="TEXT", help="the reason, for the ledger")
+    parser.add_argument("--today", type=day, default=datetime.date.today(), metavar="DATE", help="as if it were then")
+
+    def interrupt(number, _):
+        raise Interrupted(f"interrupted by {signal.Signals(number).name}")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        return act(parser.parse_args())
+    except Stop as stop:
+        say(f"stopped: {stop} (exit {stop.code})")
+        return stop.code
+    except Interrupted as interrupted:
+        say(f"stopped: {interrupted}; the next start goes on (exit {LATER})")
+        return LATER
+    except OSError as error:
+        say(f"stopped: {error} (exit 74)")
+        return 74
+    except Exception:  # a bug, told as one
+        traceback.print_exc()
+        return INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

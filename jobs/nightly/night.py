@@ -1,0 +1,267 @@
+"""One night: from frozen inputs to a batch that was checked."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from files import (BAD_DATA, CONFIG, INTERNAL, LATER, NO_INPUT, UNAVAILABLE, Stop, appear, copy_file, move_aside, say,
+                   sha256_of, utc_now, write_file)
+from ids import as_csv, key_of, read_ids
+from published import PUBLISHED_FILES
+from summary import summary_of
+from xxh3 import digest_of
+
+FINAL_CODES = (64, 65, 66, 69, 70, 71, 73, 74, 78)  # seine's own verdicts; a launcher's code is worth another start
+SCRIPT = Path(__file__).resolve().parent.parent / "select.sbatch"
+
+
+class Interrupted(Exception):
+    """A signal came."""
+
+
+class Night:
+    def __init__(self, campaign, date, chosen, lock):
+        self.campaign, self.date, self.chosen, self.lock = campaign, date, chosen, lock
+        self.folder = campaign.night(date)
+        self.batch, self.checkpoint = self.folder / "batch.json", self.folder / "checkpoint"
+        self.request, self.pool = self.folder / "request.toml", self.folder / "pool.txt"
+        self.seine = shutil.which(campaign.run["seine"], path=os.environ.get("PATH"))
+
+    def finish(self):
+        """From wherever the last start stopped to a batch that may be published."""
+        if self.is_checked():
+            return
+        if not self.seine:
+            raise Stop(CONFIG, f"run.seine = {self.campaign.run['seine']!r}: no such program in PATH")
+        fresh = self.prepare()
+        try:
+            self.select()
+        except Stop as stop:
+            if fresh or stop.code not in (BAD_DATA, NO_INPUT):
+                raise
+            say(f"{self.date}: {stop}: what it read has changed since it began; it starts over")
+            move_aside(self.folder, "abandoned")
+            self.prepare()
+            self.select()
+        self.check()
+
+    def is_checked(self):
+        return (self.folder / "checked").exists()
+
+    def record(self):
+        """What the ledger will say of it, once it is checked."""
+        return json.loads((self.folder / "checked/record.json").read_text(encoding="utf-8"))
+
+    # - the request, frozen so that a night that is resumed asks the same -
+
+    def prepare(self):
+        """True where the night begins with this start."""
+        request = self.request_text()
+        if self.request.exists():
+            if self.request.read_text(encoding="utf-8") == request:
+                say(f"{self.date}: goes on where it stopped")
+                return False
+            say(f"{self.date}: the campaign file has changed since it began; it starts over")
+            move_aside(self.folder, "abandoned")
+        pool = self.campaign.pool_files()
+        self.check_growth(pool)
+        labelled = self.campaign.labelled_ids()
+        published = [each for ids in self.chosen.values() for each in ids]
+        key = key_of(published)
+        back = {key(each) for each in labelled}
+        pending = [each for each in published if each not in back]
+        facts = {"pool_files": len(pool), "pool_bytes": sum(os.path.getsize(path) for path in pool),
+                 "labelled": len(labelled), "published": len(published), "pending": len(pending)}
+
+        def fill(folder):
+            write_file(folder / "request.toml", request)
+            write_file(folder / "pool.txt", "".join(path + "\n" for path in pool))
+            write_file(folder / "labelled.csv", as_csv(labelled))
+            write_file(folder / "pending.csv", as_csv(pending))
+            write_file(folder / "facts.json", json.dumps(facts))
+        appear(self.folder, fill)
+        say(f"{self.date}: begins: {len(labelled)} labelled, {len(pending)} pending, {len(pool)} files of the pool")
+        return True
+
+    def request_text(self):
+        options = {**self.campaign.select, "pool": [str(self.pool)], "labelled": [str(self.folder / "labelled.csv")],
+                   "pending": [str(self.folder / "pending.csv")], "threads": self.campaign.run["threads"],
+                   "checkpoint": str(self.checkpoint), "out": str(self.batch)}
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
+        return f"# seine select --config {self.request}\n" + "\n".join(lines) + "\n"
+
+    def check_growth(self, pool):
+        """Without ids of its own, a row is known by its position, and that must stay what it was."""
+        for date in sorted(self.chosen, reverse=True)[:1]:
+            kept = self.campaign.night(date)
+            batch = json.loads((self.campaign.publish / date / "batch.json").read_text(encoding="utf-8"))
+            before = (kept / "pool.txt").read_text(encoding="utf-8").splitlines() if kept.exists() else []
+            if batch["ids"] == batch["rows"] and pool[:len(before)] != before:
+                raise Stop(BAD_DATA, "the pool has no ids, so its files may only be added at the end of their order; "
+                                     f"now it begins with {pool[0]}, on {date} with {before[0]}")
+
+    # - the selection -
+
+    def select(self):
+        if self.batch.exists():
+            return
+        once = self.select_by_slurm if self.campaign.run["by"] == "slurm" else self.select_here
+        before = self.progress()
+        for _ in range(self.campaign.run["attempts"]):
+            code, what = once()
+            if self.batch.exists():
+                return
+            if code in FINAL_CODES:
+                raise Stop(code, f"{self.date}: {what} ended with {code}; see {self.folder / 'log'}")
+            say(f"{self.date}: {what} ended with {code} and without a batch")
+        said = (self.folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise Stop(LATER if self.progress() != before else UNAVAILABLE,
+                   f"{self.date}: no batch after {self.campaign.run['attempts']} attempts; the next start goes on from "
+                   f"the checkpoint, if there is one; {self.folder / 'log'} ends with {said}")
+
+    def progress(self):
+        """Changes when a checkpoint is written."""
+        return [path.stat().st_mtime_ns for path in self.folder.glob("checkpoint*")]
+
+    def count_start(self):
+        with open(self.folder / "starts", "a", encoding="utf-8") as file:
+            file.write(utc_now() + "\n")
+
+    def starts(self):
+        path = self.folder / "starts"
+        return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+    def select_here(self):
+        run = self.campaign.run
+        launch = run["launch"] or ["mpirun", "-n", str(run["ranks"]), "--bind-to", "none"]
+        self.count_start()
+        with open(self.folder / "log", "ab") as log:
+            # The lock goes to the child: while a selection lives whose nightly.sh was killed, nobody starts another.
+            child = subprocess.Popen([*launch, self.seine, "select", "--config", str(self.request)],
+                                     cwd=self.campaign.base, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                     pass_fds=[self.lock])
+            try:
+                return child.wait(), f"{launch[0]} seine select"
+            except Interrupted as interrupted:
+                child.send_signal(signal.SIGUSR1)  # mpirun passes it on, and waits for the checkpoint
+                try:
+                    child.wait(60)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                raise Stop(LATER, f"{self.date}: {interrupted}; the next start goes on") from None
+
+    def select_by_slurm(self):
+        name = f"seine-{self.campaign.name}-{self.date}"
+        jobs = self.ask("squeue", "--noheader", f"--user={os.getuid()}", f"--name={name}", "--format=%A").split()
+        if jobs:
+            job = jobs[0]
+            say(f"{self.date}: waits for job {job}, which an earlier start submitted")
+        else:
+            job = self.submit(name)
+        self.wait_for_job(job)
+        if self.batch.exists():
+            return 0, f"job {job}"
+        shown = dict(re.findall(r"(\w+)=(\S*)", self.ask("scontrol", "--oneliner", "show", "job", job, must=False)))
+        if shown.get("JobState") == "CANCELLED":
+            raise Stop(LATER, f"{self.date}: job {job} was cancelled; the next start submits it again")
+        return int(shown.get("ExitCode", "1:0").split(":")[0]), f"job {job} ({shown.get('JobState', 'forgotten')})"
+
+    def submit(self, name):
+        run = self.campaign.run
+        job = self.ask("sbatch", "--parsable", f"--job-name={name}", f"--chdir={self.campaign.base}",
+                       f"--output={self.folder / 'log'}", f"--ntasks={run['ranks']}",
+                       f"--cpus-per-task={run['threads']}", *run["sbatch"], str(SCRIPT), "--config", str(self.request),
+                       "--out", str(self.batch), "--checkpoint", str(self.checkpoint)).strip().split(";")[0]
+        self.count_start()
+        say(f"{self.date}: submitted job {job}")
+        return job
+
+    def wait_for_job(self, job):
+        """Until it has left the queue; requeued and pending jobs are still in it."""
+        try:
+            while self.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T", must=False).strip():
+                time.sleep(self.campaign.run["poll"])
+        except Interrupted as interrupted:
+            raise Stop(LATER, f"{self.date}: {interrupted}; job {job} goes on, the next start waits for it") from None
+
+    def ask(self, *words, must=True):
+        """What a command of Slurm prints. A controller that is down for a while is waited for."""
+        for wait in (5, 15, 30, 60, None):
+            done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "SEINE": self.seine})
+            if done.returncode == 0:
+                return done.stdout
+            if "Unable to contact" not in done.stderr and "onnection refused" not in done.stderr or wait is None:
+                break
+            time.sleep(wait)
+        if not must and "Invalid job id" in done.stderr:
+            return ""
+        raise Stop(LATER, f"{words[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
+
+    # - the check -
+
+    def check(self):
+        """Nothing that the program claims of its batch is believed; a batch that fails is put aside."""
+        try:
+            batch = json.loads(self.batch.read_text(encoding="utf-8"))
+            self.check_alone(batch)
+            self.check_against_pool(batch)
+        except (Stop, ValueError, KeyError, TypeError) as error:
+            aside = move_aside(self.batch, "rejected")
+            raise Stop(INTERNAL, f"{self.date}: the batch is not published: {error}; it is kept as {aside}") from None
+        self.keep(batch)
+
+    def check_alone(self, batch):
+        def expect(true, what):
+            if not true:
+                raise ValueError(what)
+        ids, rows, select = batch["ids"], batch["rows"], self.campaign.select
+        expect(batch["format"] == "seine-batch", "it is not a batch file of seine")
+        expect(batch["strategy"] == select["strategy"], f"it was chosen by {batch['strategy']}")
+        expect(len(ids) == len(rows) == len(batch["score"]) == len(batch["gain"]), "its columns differ in length")
+        expect(len(ids) == select["batch"] or (batch["truncated"] and 0 < len(ids) < select["batch"]),
+               f"it has {len(ids)} ids instead of {select['batch']}")
+        expect(len(set(ids)) == len(ids) and len(set(rows)) == len(rows), "an id is in it twice")
+        expect(digest_of(rows) == batch["digest"], "its digest is not that of its rows")
+        for date, before in self.chosen.items():
+            expect(set(ids).isdisjoint(before), f"ids of {date} are in it again")
+        key = key_of(ids)
+        labelled = {key(each) for each in read_ids(str(self.folder / "labelled.csv"))}
+        expect(labelled.isdisjoint(ids), "ids are in it that are labelled already")
+
+    def check_against_pool(self, batch):
+        """seine, asked for these ids as the only candidates of another selection, reads them from the pool again."""
+        again = self.folder / "check.json"
+        select = self.campaign.select
+        words = ["--pool", self.pool, "--labels", "none", "--strategy", "random", "--batch", len(batch["ids"]),
+                 "--candidates", self.batch, "--strict-ids", "--certificate", "off", "--device", "cpu", "--out", again]
+        if "ids" in select:
+            words += ["--ids", select["ids"]]
+        done = subprocess.run([*self.campaign.run["check"], self.seine, "select", *map(str, words)],
+                              cwd=self.campaign.base, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"its ids were looked up in the pool: {done.stderr.strip().splitlines()[-1:]}")
+        found = json.loads(again.read_text(encoding="utf-8"))
+        if dict(zip(found["rows"], found["ids"])) != dict(zip(batch["rows"], batch["ids"])):
+            raise ValueError("its ids are not those of its rows in the pool")
+
+    def keep(self, batch):
+        """Puts together what is going to be published, and what the ledger will say of it."""
+        facts = json.loads((self.folder / "facts.json").read_text(encoding="utf-8"))
+        facts |= {"campaign": self.campaign.name, "night": self.date, "starts": self.starts(),
+                  "request": str(self.request), "by": self.campaign.run["by"]}
+
+        def fill(folder):
+            copy_file(self.batch, folder / "batch.json")
+            write_file(folder / "ids.csv", as_csv(batch["ids"]))
+            write_file(folder / "summary.md", summary_of(batch, facts))
+            record = {"night": self.date, "event": "published", "at": utc_now(),
+                      "batch": batch["digest"], "rows": len(batch["ids"]), "candidates": batch["candidates"],
+                      "pool_rows": batch["pool_rows"], "pool": batch["pool_fingerprint"],
+                      "labelled": facts["labelled"], "pending": facts["pending"], "starts": facts["starts"],
+                      "files": {name: sha256_of(folder / name) for name in PUBLISHED_FILES}}
+            write_file(folder / "record.json", json.dumps(record, ensure_ascii=False))
+        appear(self.folder / "checked", fill)

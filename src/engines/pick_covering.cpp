@@ -1,0 +1,565 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+#include <unordered_map>
+
+#include "engines/coverage_bound.hpp"
+#include "engines/shadows.hpp"
+#include "seine/cover.hpp"
+#include "seine/error.hpp"
+#include "seine/pick.hpp"
+
+namespace seine {
+namespace {
+
+// How far each own ground row is covered, now and after every earlier pick. A row's coverage rises seldom (after t
+// picks about log t times), so its history is short.
+class Coverage {
+ public:
+  explicit Coverage(const Pool& ground)
+      : ground_(ground),
+        best_(similarities_before(ground, ground.columns.before)),
+        now_(best_.to_host()),
+        raised_at_(now_.size(), 0) {
+    for (const float best : now_) history_.push_back({{0, best}});
+  }
+
+  const float* best() const { return best_.data(); }
+  std::span<const float> on_host() const { return now_; }
+
+  // One more pick. Which rows it covers better is known from what changed, or from its list of near rows.
+  void raise(const Packed& pick) {
+    ++picks_;
+    seine::raise(ground_, pick, best_);
+    const std::vector<float> now = best_.to_host();
+    for (std::size_t i = 0; i < now.size(); ++i) raise_to(i, now[i], picks_);
+  }
+  void raise(const Near* list, std::int64_t length) {
+    ++picks_;
+    ground_.backend().raise_listed(list, length, best_.data());
+    std::vector<Near> rows(static_cast<std::size_t>(length));
+    if (length > 0) ground_.backend().copy_out(rows.data(), list, rows.size() * sizeof(Near));
+    for (const Near& near : rows) raise_to(static_cast<std::size_t>(near.row), near.similarity, picks_);
+  }
+
+  // The picks of a run that was stopped, in order and in one pass.
+  void raise_in_order(const Packed& picks) {
+    Backend& backend = ground_.backend();
+    const Field& all = picks.vectors().x;
+    std::vector<float> now;
+    ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
+      now.resize(static_cast<std::size_t>(piece.rows));
+      for (std::int64_t k = 0; k < picks.rows(); ++k) {
+        backend.raise(piece.x, piece.rows, all.from(k), 1, best_.data() + first);
+        best_.read(now, first);
+        for (std::size_t i = 0; i < now.size(); ++i)
+          raise_to(static_cast<std::size_t>(first) + i, now[i], picks_ + 1 + k);
+      }
+    });
+    picks_ += picks.rows();
+  }
+
+  // Adds to `losses` what these candidates have lost since `since` picks: at the rows that were covered better since,
+  // between the levels from which and to which each was raised. How many rows these are.
+  std::int64_t losses_since(std::int64_t since, const Packed& candidates, const Array<double>& weight, FixedPoint fixed,
+                            std::int64_t* losses) {
+    find_raised(since);
+    std::size_t at = 0;
+    ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
+      std::size_t end = at;
+      while (end < raised_.rows.size() && raised_.rows[end] < first + piece.rows) ++end;
+      if (end == at) return;
+      std::vector<std::int64_t> in_piece(raised_.rows.begin() + static_cast<std::ptrdiff_t>(at),
+                                         raised_.rows.begin() + static_cast<std::ptrdiff_t>(end));
+      for (std::int64_t& row : in_piece) row -= first;
+      Backend& backend = ground_.backend();
+      const Array<std::int64_t> rows(backend, std::span<const std::int64_t>(in_piece));
+      const Array<float> then(backend, std::span<const float>(raised_.then).subspan(at, end - at));
+      const Array<float> now(backend, std::span<const float>(raised_.now).subspan(at, end - at));
+      backend.gains(piece.x, {rows.size(), rows.data(), then.data(), now.data()},
+                    weight.empty() ? nullptr : weight.data() + first, fixed, candidates.vectors().x, candidates.rows(),
+                    losses);
+      at = end;
+    });
+    return static_cast<std::int64_t>(raised_.rows.size());
+  }
+
+ private:
+  struct Level {
+    std::int64_t picks;  // after how many
+    float similarity;
+  };
+  struct Raised {
+    std::int64_t since = -1, picks = -1;
+    std::vector<std::int64_t> rows;
+    std::vector<float> then, now;
+  };
+
+  void find_raised(std::int64_t since) {
+    if (raised_.since == since && raised_.picks == picks_) return;
+    raised_ = {since, picks_, {}, {}, {}};
+    for (std::size_t i = 0; i < history_.size(); ++i) {
+      if (raised_at_[i] <= since) continue;
+      const std::vector<Level>& levels = history_[i];
+      std::size_t at = levels.size() - 1;
+      while (levels[at].picks > since) --at;
+      raised_.rows.push_back(static_cast<std::int64_t>(i));
+      raised_.then.push_back(levels[at].similarity);
+      raised_.now.push_back(levels.back().similarity);
+    }
+  }
+
+  void raise_to(std::size_t row, float similarity, std::int64_t picks) {
+    if (!(similarity > now_[row])) return;
+    now_[row] = similarity;
+    history_[row].push_back({picks, similarity});
+    raised_at_[row] = picks;
+  }
+
+  const Pool& ground_;
+  Array<float> best_;
+  std::vector<float> now_;
+  std::vector<std::int64_t> raised_at_;  // the last time
+  std::vector<std::vector<Level>> history_;
+  std::int64_t picks_ = 0;
+  Raised raised_;
+};
+
+// The own ground rows to which a candidate adds, for as many candidates as are wanted: `room` rows each, in backend
+// memory. As coverage rises they become few, so a later gain needs no similarities.
+class NearLists {
+ public:
+  struct List {
+    Near* at;
+    std::int64_t length;
+  };
+
+  NearLists(Backend& backend, std::int64_t room) : backend_(backend), room_(room) {}
+
+  std::int64_t room() const { return room_; }
+  bool has(std::int64_t candidate) const { return lists_.contains(candidate); }
+  List& of(std::int64_t candidate) { return lists_.at(candidate); }
+  void keep(std::int64_t candidate, List list) { lists_[candidate] = list; }
+  void drop(std::int64_t candidate) {
+    const auto found = lists_.find(candidate);
+    if (found == lists_.end()) return;
+    free_.push_back(found->second.at);
+    lists_.erase(found);
+  }
+
+  Near* take() {
+    if (free_.empty()) {
+      memory_.emplace_back(backend_, kAtOnce * room_);
+      for (std::int64_t k = kAtOnce; k-- > 0;) free_.push_back(memory_.back().data() + k * room_);
+    }
+    Near* const list = free_.back();
+    free_.pop_back();
+    return list;
+  }
+  void give_back(Near* list) { free_.push_back(list); }
+
+ private:
+  static constexpr std::int64_t kAtOnce = 64;
+
+  Backend& backend_;
+  std::int64_t room_;
+  std::vector<Array<Near>> memory_;
+  std::vector<Near*> free_;
+  std::unordered_map<std::int64_t, List> lists_;
+};
+
+constexpr std::int64_t kNever = -1;
+constexpr std::int64_t kNotListed = std::numeric_limits<std::int64_t>::max();
+
+// What is known of a candidate's gain.
+struct Standing {
+  double bound;                       // the gain after known_at picks; nothing is above it later
+  std::int64_t row;                   // global
+  std::int64_t known_at;              // kNever: only the bound is known
+  std::int64_t fits_at;               // after how many picks its list may be short enough; 0: it has one
+  std::int64_t shadowed_at = kNever;  // after how many picks its shadow was asked
+  std::int64_t near = 0;              // to how many ground rows it might have added then
+};
+
+bool behind(const Standing& a, const Standing& b) {
+  return beats({b.bound, b.row}, {a.bound, a.row});
+}
+
+// Lazy greedy (Minoux 1978): gains are integers that only fall, so what was known of them is an upper bound, and a
+// candidate whose gain of now is the best of all bounds is the plain greedy pick. The candidates with the best bounds
+// (the front) are known to all ranks. A gain is computed
+//   for the first time   over all ground rows, when neither the bound by moments nor that by shadows is enough; the
+//                        rows to which the candidate adds are kept where they are few
+//   from that list       ever after
+//   by what it lost      without a list: at the ground rows that were covered better since, for candidates of one age
+// and always as a sum of the same integers, so it does not matter how.
+class CoveringEngine {
+ public:
+  CoveringEngine(Pool& pool, const Pool& ground, const Task& task)
+      : pool_(pool),
+        ground_(ground),
+        task_(task),
+        fixed_(coverage_fixed_point(ground)),
+        weight_(ground.device(ground.columns.weight)),
+        coverage_(ground),
+        lists_(ground.backend(), room_of_list()),
+        room_of_all_(ground.comm().sum(lists_.room())) {
+    require(ground.comm().size() == pool.comm().size(), "candidates and ground rows live on the same ranks");
+    require(ground.own() <= std::numeric_limits<std::int32_t>::max(), "a rank has less than 2^31 ground rows");
+    for (const std::int64_t row : pool.columns.rows) standing_.push_back({HUGE_VAL, row, kNever, kNotListed});
+    for (const Role role : pool.columns.role) open_.push_back(role == Role::candidate);
+    if (!CoverageBound::pays(ground.rows(), ground.dim())) return;
+    std::vector<double> moments = CoverageBound::moments(ground);
+    shadows_ = Shadows::of(pool, ground, moments);
+    bound_.emplace(pool, ground, fixed_, std::move(moments));
+  }
+
+  Picked run() {
+    try {
+      go_on_from(task_.before());
+      pick_all();
+    } catch (const Error& error) {
+      // What is known of gains took long to find out.
+      if (error.code() == Exit::stopped && task_.resume)
+        task_.resume->change(task_.place, [&](Progress& progress) {
+          progress.selection = picked_.selection;
+          put_back();
+          progress.gains = known_gains();
+        });
+      throw;
+    }
+    picked_.pairs = static_cast<double>(pairs_ + (bound_ ? bound_->products() : 0));
+    return std::move(picked_);
+  }
+
+ private:
+  static constexpr std::int64_t kFewRows = 6;  // so small a part of all is not worth another bound
+  static constexpr std::int64_t kFront = 2048;
+  static constexpr std::int64_t kBlock = 64, kLargestBlock = 512;  // candidates brought up to date together
+
+  void pick_all() {
+    while (picks_ < task_.batch) {
+      keep();
+      if (front_.empty() || behind(front_.front(), behind_front_)) {
+        refill();
+        continue;
+      }
+      if (front_.front().known_at == picks_) {
+        pick();
+        continue;
+      }
+      if (bound_ && bounded_at_ != picks_ && front_.front().known_at == kNever &&
+          front_.front().shadowed_at == kNever) {
+        lower_bounds();
+        continue;
+      }
+      bring_up_to_date(next_block());
+    }
+  }
+
+  // --- A run that was stopped ---
+
+  // Its picks, and the gains that it knew; lists are made anew.
+  void go_on_from(const Progress& before) {
+    picked_.selection = before.selection;
+    const std::vector<std::int64_t>& rows = picked_.selection.rows;
+    picks_ = static_cast<std::int64_t>(rows.size());
+    std::vector<std::int64_t> known;
+    for (const KnownGain& gain : before.gains) known.push_back(gain.row);
+    pool_.for_own(known, [&](std::int64_t own, std::size_t i) {
+      const KnownGain& gain = before.gains[i];
+      standing_[static_cast<std::size_t>(own)] = {gain.gain, gain.row, gain.known_at,
+                                                  room_of_all_ > 0 ? std::max<std::int64_t>(picks_, 1) : kNotListed};
+    });
+    pool_.for_own(rows, [&](std::int64_t own, std::size_t) { open_[static_cast<std::size_t>(own)] = 0; });
+    in_chunks(pool_, rows, [&](const Packed& picks) { coverage_.raise_in_order(picks); });
+  }
+
+  // Of the own candidates, none of which is in the front. Of those that are just being brought up to date an older gain
+  // is known, which is a bound as well.
+  std::vector<KnownGain> known_gains() const {
+    std::vector<KnownGain> known;
+    for (std::size_t i = 0; i < standing_.size(); ++i)
+      if (open_[i] && standing_[i].known_at != kNever)
+        known.push_back({standing_[i].row, standing_[i].bound, standing_[i].known_at});
+    return known;
+  }
+
+  // Also says that all before it was done on all ranks, so picks come after it.
+  void keep() {
+    const auto picks = [&](Progress& progress) {
+      if (progress.selection.rows.size() != picked_.selection.rows.size()) progress.selection = picked_.selection;
+    };
+    const auto columns = [&](Progress& progress) {
+      put_back();
+      progress.gains = known_gains();
+    };
+    task_.keep(pool_.comm(), picks, columns);
+  }
+
+  // Of a list, so that every candidate may have one.
+  std::int64_t room_of_list() const {
+    const std::int64_t each = task_.memory / static_cast<std::int64_t>(sizeof(Near));
+    return std::min(ground_.own() / kListPart, each / std::max<std::int64_t>(pool_.candidates(), 1));
+  }
+
+  // --- The front ---
+
+  void refill() {
+    put_back();
+    std::vector<Standing> mine;
+    for (std::size_t i = 0; i < standing_.size(); ++i)
+      if (open_[i]) mine.push_back(standing_[i]);
+    const auto keep_best = [](std::vector<Standing>& all) {
+      const auto better = [](const Standing& a, const Standing& b) { return behind(b, a); };
+      if (all.size() > kFront + 1) {
+        std::nth_element(all.begin(), all.begin() + kFront, all.end(), better);
+        all.resize(kFront + 1);
+      }
+      if (all.size() > kFront) std::nth_element(all.begin(), all.begin() + kFront, all.end(), better);
+    };
+    keep_best(mine);
+    if (pool_.comm().size() > 1) mine = pool_.comm().gather(std::span<const Standing>(mine));
+    keep_best(mine);
+    behind_front_ = {kNoCandidate.value, kNoCandidate.row, kNever, kNotListed};
+    if (mine.size() > kFront) {
+      behind_front_ = mine.back();
+      mine.pop_back();
+    }
+    front_ = std::move(mine);
+    std::make_heap(front_.begin(), front_.end(), behind);
+  }
+
+  void put_back() {
+    std::vector<std::int64_t> rows;
+    for (const Standing& candidate : front_) rows.push_back(candidate.row);
+    pool_.for_own(rows, [&](std::int64_t own, std::size_t i) { standing_[static_cast<std::size_t>(own)] = front_[i]; });
+    front_.clear();
+  }
+
+  Standing pop() {
+    std::pop_heap(front_.begin(), front_.end(), behind);
+    const Standing top = front_.back();
+    front_.pop_back();
+    return top;
+  }
+  void push(const Standing& candidate) {
+    front_.push_back(candidate);
+    std::push_heap(front_.begin(), front_.end(), behind);
+  }
+
+  // The bound by moments, for the coverage of now, of candidates whose gain was never computed.
+  void lower_bounds() {
+    put_back();
+    const std::vector<double> bounds = bound_->at(coverage_.on_host());
+    for (std::size_t i = 0; i < bounds.size(); ++i)
+      if (standing_[i].known_at == kNever) standing_[i].bound = std::min(standing_[i].bound, bounds[i]);
+    bounded_at_ = picks_;
+  }
+
+  // --- Gains ---
+
+  enum class Way { list, all_rows, shadow, losses };
+  Way way_of(const Standing& candidate) const {
+    if (candidate.fits_at == 0) return Way::list;
+    if (candidate.known_at != kNever && candidate.fits_at > picks_) return Way::losses;
+    if (!shadows_ || candidate.shadowed_at == picks_) return Way::all_rows;
+    const bool few = candidate.shadowed_at != kNever && candidate.near <= ground_.rows() / kFewRows;
+    return few ? Way::all_rows : Way::shadow;
+  }
+
+  // The best of the front that are out of date and whose gains are computed in one way.
+  std::vector<Standing> next_block() {
+    const Way way = way_of(front_.front());
+    const std::int64_t age = front_.front().known_at;
+    const auto size = static_cast<std::size_t>(std::min(kBlock << std::min(blocks_++, 5), kLargestBlock));
+    std::vector<Standing> block, others;
+    while (block.size() < size && others.size() < 4 * size && !front_.empty()) {
+      if (front_.front().known_at == picks_ || behind(front_.front(), behind_front_)) break;
+      const Standing top = pop();
+      const bool fits = way_of(top) == way && (way != Way::losses || top.known_at == age);
+      (fits ? block : others).push_back(top);
+    }
+    for (const Standing& other : others) push(other);
+    return block;
+  }
+
+  void bring_up_to_date(std::vector<Standing> block) {
+    switch (way_of(block.front())) {
+      case Way::list:
+        from_lists(block);
+        break;
+      case Way::all_rows:
+        over_all_rows(block);
+        break;
+      case Way::shadow:
+        by_shadows(block);
+        break;
+      case Way::losses:
+        by_losses(block);
+        break;
+    }
+    if (pool_.comm().size() == 1) pool_.comm().heed();  // the sums over more ranks did so: no gain was cut short
+    for (const Standing& candidate : block) push(candidate);
+  }
+
+  void from_lists(std::vector<Standing>& block) {
+    std::vector<Near*> lists;
+    std::vector<std::int64_t> lengths, gains(block.size());
+    for (const Standing& candidate : block) {
+      const NearLists::List& list = lists_.of(candidate.row);
+      lists.push_back(list.at);
+      lengths.push_back(list.length);
+    }
+    ground_.backend().listed_gains(lists, coverage_.best(), weight_.data(), fixed_, lengths.data(), gains.data());
+    for (std::size_t j = 0; j < block.size(); ++j) lists_.of(block[j].row).length = lengths[j];
+    pool_.comm().sum(gains);
+    for (std::size_t j = 0; j < block.size(); ++j) is_now(block[j], gains[j]);
+  }
+
+  void over_all_rows(std::vector<Standing>& block) {
+    const std::size_t count = block.size();
+    const std::vector<std::int64_t> rows = rows_in(block);
+    const Packed packed = pool_.fetch(rows);
+    const bool screened = shadows_ && most_are_far(block);
+    const Array<float> shadows = screened ? shadows_->fetch(pool_, rows) : Array<float>();
+    std::vector<Near*> lists;
+    for (std::size_t j = 0; j < count; ++j) lists.push_back(lists_.take());
+    std::vector<std::int64_t> answers(3 * count);  // gains, lengths of the lists, on how many ranks they are too long
+    std::int64_t *gains = answers.data(), *lengths = gains + count, *too_long = lengths + count;
+    ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
+      const Band band{piece.rows, nullptr, coverage_.best() + first, nullptr, first};
+      ground_.backend().first_gains(piece.x, band, weight_.empty() ? nullptr : weight_.data() + first, fixed_,
+                                    packed.vectors().x, screened ? shadows_from(first, shadows) : ShadowFields{}, lists,
+                                    lists_.room(), gains, lengths);
+    });
+    const std::vector<std::int64_t> own_lengths(lengths, lengths + count);
+    for (std::size_t j = 0; j < count; ++j) too_long[j] = lengths[j] > lists_.room();
+    pool_.comm().sum(answers);
+    for (std::size_t j = 0; j < count; ++j) {
+      is_now(block[j], gains[j]);
+      if (too_long[j]) {
+        lists_.give_back(lists[j]);
+        block[j].fits_at = short_enough_at(lengths[j]);
+      } else {
+        lists_.keep(block[j].row, {lists[j], own_lengths[j]});
+        block[j].fits_at = 0;
+      }
+    }
+    pairs_ += screened ? shadow_pairs(block) + near_rows(block) : ground_.rows() * packed.rows();
+  }
+
+  // Upper bounds only; the gains stay unknown.
+  void by_shadows(std::vector<Standing>& block) {
+    const std::size_t count = block.size();
+    const Array<float> shadows = shadows_->fetch(pool_, rows_in(block));
+    std::vector<std::int64_t> answers(2 * count);  // bounds, to how many rows each may add
+    std::int64_t *bounds = answers.data(), *near = bounds + count;
+    const Band band{ground_.own(), nullptr, coverage_.best(), nullptr, 0};
+    ground_.backend().gain_bounds(shadows_from(0, shadows), band, weight_.data(), fixed_,
+                                  static_cast<std::int64_t>(count), bounds, near);
+    pool_.comm().sum(answers);
+    for (std::size_t j = 0; j < count; ++j) {
+      block[j].bound = std::min(block[j].bound, static_cast<double>(bounds[j]));
+      block[j].shadowed_at = picks_;
+      block[j].near = near[j];
+    }
+    pairs_ += shadow_pairs(block);
+  }
+
+  ShadowFields shadows_from(std::int64_t first, const Array<float>& candidates) const {
+    return {shadows_->ground().from(first), {candidates.data(), Element::f32, shadows_->dim()}};
+  }
+  static std::int64_t near_rows(const std::vector<Standing>& block) {
+    return std::accumulate(block.begin(), block.end(), std::int64_t{0},
+                           [](std::int64_t sum, const Standing& candidate) { return sum + candidate.near; });
+  }
+  // Enough to pay for looking which.
+  bool most_are_far(const std::vector<Standing>& block) const {
+    return 2 * near_rows(block) <= ground_.rows() * static_cast<std::int64_t>(block.size());
+  }
+  std::int64_t shadow_pairs(const std::vector<Standing>& block) const {  // in products of whole rows
+    return ground_.rows() * static_cast<std::int64_t>(block.size()) * shadows_->dim() / ground_.dim();
+  }
+
+  void is_now(Standing& candidate, std::int64_t gain) const {
+    candidate.bound = static_cast<double>(gain);
+    candidate.known_at = picks_;
+  }
+
+  // The share of rows to which a candidate adds falls as 1 / (1 + picks), or faster: it is better than all picks there.
+  std::int64_t short_enough_at(std::int64_t length) const {
+    if (room_of_all_ == 0) return kNotListed;
+    return std::max(picks_ + 1, 2 * length * (picks_ + 1) / room_of_all_);
+  }
+
+  void by_losses(std::vector<Standing>& block) {
+    const Packed packed = pool_.fetch(rows_in(block));
+    std::vector<std::int64_t> losses(block.size() + 1);
+    losses.back() = coverage_.losses_since(block.front().known_at, packed, weight_, fixed_, losses.data());
+    pool_.comm().sum(losses);
+    for (std::size_t j = 0; j < block.size(); ++j)
+      is_now(block[j], static_cast<std::int64_t>(block[j].bound) - losses[j]);
+    pairs_ += losses.back() * packed.rows();
+  }
+
+  static std::vector<std::int64_t> rows_in(const std::vector<Standing>& block) {
+    std::vector<std::int64_t> rows;
+    for (const Standing& candidate : block) rows.push_back(candidate.row);
+    return rows;
+  }
+
+  void pick() {
+    const Standing winner = pop();
+    const std::span<const std::int64_t> row(&winner.row, 1);
+    picked_.selection.add(winner.row, pool_.fetch_scores(row)[0],
+                          fixed_.value(static_cast<std::int64_t>(winner.bound)));
+    pool_.for_own(row, [&](std::int64_t own, std::size_t) { open_[static_cast<std::size_t>(own)] = 0; });
+    if (lists_.has(winner.row)) {
+      const NearLists::List& list = lists_.of(winner.row);
+      coverage_.raise(list.at, list.length);
+      lists_.drop(winner.row);
+    } else {
+      coverage_.raise(pool_.fetch(row));
+      pairs_ += ground_.rows();
+    }
+    blocks_ = 0;
+    task_.report(++picks_);
+  }
+
+  Pool& pool_;
+  const Pool& ground_;
+  const Task& task_;
+  FixedPoint fixed_;
+  Array<double> weight_;
+  Coverage coverage_;
+  NearLists lists_;
+  std::int64_t room_of_all_;            // of a list, on all ranks together
+  std::optional<CoverageBound> bound_;  // absent: not worth it
+  std::optional<Shadows> shadows_;      // likewise
+  std::int64_t bounded_at_ = kNever;
+  std::vector<Standing> standing_;  // of the own rows, except of those in the front
+  std::vector<std::uint8_t> open_;  // candidates that were not picked
+  std::vector<Standing> front_;     // a heap
+  Standing behind_front_{};         // the best that is not in it
+  std::int64_t picks_ = 0;
+  int blocks_ = 0;  // since the last pick
+  std::int64_t pairs_ = 0;
+  Picked picked_;
+};
+
+}  // namespace
+
+FixedPoint coverage_fixed_point(const Pool& ground) {
+  int terms = 0;
+  std::frexp(static_cast<double>(ground.rows()), &terms);
+  const double largest = ground.columns.weight ? largest_over(ground.comm(), *ground.columns.weight) : 1;
+  return FixedPoint::for_sum(ground.rows(), largest, std::min(30, 52 - terms));
+}
+
+Picked pick_covering(Pool& pool, const Pool& ground, const Task& task) {
+  return CoveringEngine(pool, ground, task).run();
+}
+
+}  // namespace seine

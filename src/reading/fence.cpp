@@ -1,0 +1,142 @@
+#include "reading/fence.hpp"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <initializer_list>
+#include <new>
+#include <utility>
+
+#include "seine/error.hpp"
+
+namespace seine {
+namespace {
+
+constexpr long kMostKibibytes = 1L << 20;  // beyond what this process has
+constexpr int kTooLarge = 3;               // how a child ends that asked for more
+
+constexpr std::array kFatal{SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+
+// Nothing of the child is seen: no core file, no text of MPI's own handlers, no life of its own.
+void withdraw() {
+  for (int signal : kFatal) ::signal(signal, SIG_DFL);
+  for (int signal : {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGXCPU}) ::signal(signal, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const struct rlimit no_core { 0, 0 };
+  setrlimit(RLIMIT_CORE, &no_core);
+  const int nowhere = ::open("/dev/null", O_RDWR);
+  for (int stream : {STDOUT_FILENO, STDERR_FILENO}) dup2(nowhere, stream);
+}
+
+// Processor time, not time: a slow disk is no fault. What the library reads of a sound file takes a tenth of that.
+void limit_time(const std::string& path) {
+  constexpr rlim_t most_seconds = 2, bytes_per_second = 10'000'000;
+  struct stat status {};
+  ::stat(path.c_str(), &status);
+  struct rlimit limit {};
+  getrlimit(RLIMIT_CPU, &limit);
+  limit.rlim_cur = std::min(limit.rlim_max, most_seconds + static_cast<rlim_t>(status.st_size) / bytes_per_second);
+  setrlimit(RLIMIT_CPU, &limit);
+}
+
+long kibibytes_of_process() {
+  std::ifstream pages("/proc/self/statm");
+  long size = 0;
+  pages >> size;
+  return size * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+// The library may also go round in circles and take memory each time.
+void limit_memory() {
+  struct rlimit limit {};
+  getrlimit(RLIMIT_AS, &limit);
+  limit.rlim_cur = std::min(limit.rlim_cur, static_cast<rlim_t>(kibibytes_of_process() + kMostKibibytes) * 1024);
+  setrlimit(RLIMIT_AS, &limit);
+}
+
+class Pipe {
+ public:
+  Pipe() { usable_ = ::pipe2(ends_.data(), O_CLOEXEC) == 0; }
+  ~Pipe() {
+    close(0);
+    close(1);
+  }
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  explicit operator bool() const { return usable_; }
+  void close(std::size_t end) {
+    if (const int descriptor = std::exchange(ends_[end], -1); descriptor >= 0) ::close(descriptor);
+  }
+  void write(const std::string& text) const {
+    if (::write(ends_[1], text.data(), text.size()) < 0) _exit(1);  // nobody listens any more
+  }
+  std::string read_to_end() const {
+    std::string text;
+    std::array<char, 4096> buffer;
+    for (ssize_t got; (got = ::read(ends_[0], buffer.data(), buffer.size())) != 0;) {
+      if (got < 0 && errno != EINTR) break;
+      if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
+    }
+    return text;
+  }
+
+ private:
+  std::array<int, 2> ends_{-1, -1};
+  bool usable_ = false;
+};
+
+[[noreturn]] void read_as_child(const std::string& path, const std::function<void(const SayNext&)>& read,
+                                const Pipe& pipe) {
+  withdraw();
+  limit_time(path);
+  limit_memory();
+  try {
+    read([&](const std::string& name) { pipe.write('\n' + name); });
+  } catch (const Error& error) {  // the parent will meet it, unless it came of the limit here
+    if (error.code() == Exit::system) _exit(kTooLarge);
+  } catch (const std::bad_alloc&) {
+    _exit(kTooLarge);
+  }
+  _exit(0);  // no destructor, no exit handler: they belong to the parent
+}
+
+}  // namespace
+
+void try_in_child(const std::string& path, const std::function<void(const SayNext&)>& read) {
+  Pipe pipe;
+  const pid_t child = pipe ? ::fork() : -1;
+  if (child < 0) return;  // no room for another process: sound files need no fence
+  if (child == 0) read_as_child(path, read, pipe);
+  pipe.close(1);
+  const std::string said = pipe.read_to_end();
+  int status = 0;
+  pid_t ended = 0;
+  do ended = ::waitpid(child, &status, 0);
+  while (ended < 0 && errno == EINTR);
+  if (ended != child) return;
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  const bool is_endless = signal == SIGXCPU, is_large = WIFEXITED(status) && WEXITSTATUS(status) == kTooLarge;
+  const bool crashed = std::find(kFatal.begin(), kFatal.end(), signal) != kFatal.end();
+  if (!is_endless && !is_large && !crashed) return;  // sound, or ended by somebody else
+  const std::string name = said.substr(said.rfind('\n') + 1);
+  const char* how = crashed    ? "crashes when it reads it"
+                    : is_large ? "takes more than 1 GiB to read it"
+                               : "does not come to an end of reading it";
+  throw Error(Exit::bad_data, fmt::format("{}: {}damaged: the HDF5 library {}", path,
+                                          said.empty() ? "" : fmt::format("dataset \"{}\": ", name), how));
+}
+
+}  // namespace seine

@@ -1,0 +1,368 @@
+"""jobs/nightly.sh without Slurm: what an operator meets in the life of a campaign, each as a case."""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "jobs", "nightly"))
+
+from jobs_support import (JOBS, Campaign, Pool, Skip, expect, expect_equal, frozen, run_cases, seine, selections_of,
+                          send, wait_for, work_folder)
+from xxh3 import digest_of
+
+ONE, TWO, THREE, FOUR = "2025-03-01", "2025-03-02", "2025-03-03", "2025-03-04"
+SLOW = 'strategy = "facility_location"\nbatch = 500\ncheckpoint-every = 0.2\ncertificate = "off"'
+TWO_RANKS = 'launch = ["mpirun", "-n", "2", "--oversubscribe"]'
+
+
+@contextlib.contextmanager
+def campaign(rows=400, shards=4, ids="string", **more):
+    with work_folder() as folder:
+        pool = Pool(folder / "pool", rows, shards, ids=ids).grow(shards)
+        one = Campaign(folder, **more)
+        one.pool = pool
+        yield one
+
+
+def digest_is_that_of_seine():
+    with work_folder() as folder:
+        Pool(folder / "pool", 3000, 1).grow(1)
+        for batch in (1, 2, 3, 4, 5, 8, 15, 16, 17, 23, 29, 30, 31, 32, 128, 129, 1000):
+            seine("select", "--pool", f"{folder}/pool/*.h5", "--strategy", "random", "--batch", batch, "--out",
+                  folder / "batch.json")
+            found = json.loads((folder / "batch.json").read_text())
+            expect_equal(digest_of(found["rows"]), found["digest"], f"{batch} rows")
+
+
+def one_night_and_a_second_start():
+    with campaign(run=TWO_RANKS) as one:
+        one.nightly("--today", ONE, says="published 10 ids")
+        one.expect_sound([ONE])
+        before = (one.ledger.read_bytes(), os.stat(one.published / ONE).st_mtime_ns)
+        one.nightly("--today", ONE, says="nothing to do")
+        expect_equal((one.ledger.read_bytes(), os.stat(one.published / ONE).st_mtime_ns), before, "second start")
+        summary = (one.published / ONE / "summary.md").read_text()
+        for part in ("10 samples to label", "badge", "400 rows in 4 files", one.batch(ONE)["digest"], "2 ranks"):
+            expect(part in summary, f"{part} is not in the summary")
+        expect(ONE in one.nightly("--today", ONE, "--status"), "status")
+        one.nightly("--today", TWO, "--status", code=75)
+
+
+def missed_nights_are_caught_up_oldest_first():
+    with campaign(catch_up=2) as one:
+        one.nightly("--today", ONE)
+        one.nightly("--today", "2025-03-05", says="1 nights from 2025-03-02 to 2025-03-02")
+        one.expect_sound([ONE, THREE, FOUR, "2025-03-05"])
+        expect_equal([event["night"] for event in one.events()], [ONE, THREE, FOUR, "2025-03-05"], "order")
+        one.nightly("--night", TWO)
+        one.expect_sound([ONE, TWO, THREE, FOUR, "2025-03-05"])
+
+
+def labelled_ids_come_back():
+    with campaign() as one:
+        one.nightly("--today", TWO)
+        first, second = one.batch(ONE)["ids"], one.batch(TWO)["ids"]
+        (one.labels / "a.csv").write_text("id,label\n" + "".join(f"{each},3\n" for each in first[:6]))
+        (one.labels / "b.txt").write_text("\n".join(first[6:8] + second[:1]) + "\n")
+        one.nightly("--today", THREE, says="9 labelled, 11 pending")
+        frozen = one.folder / "nights" / THREE
+        expect_equal((frozen / "pending.csv").read_text().split()[1:], first[8:] + second[1:], "pending")
+        expect_equal((frozen / "labelled.csv").read_text().split()[1:], first[:8] + second[:1], "labelled")
+        expect_equal(one.batch(THREE)["candidates"], 400 - 20, "candidates")
+        one.expect_sound([ONE, TWO, THREE])
+        (one.labels / "c.csv").write_text("name\nx\n")
+        one.nightly("--today", FOUR, code=65, says="c.csv")
+
+
+def whole_numbers_come_back_however_they_are_written():
+    with campaign(ids="int") as one:
+        one.nightly("--today", ONE)
+        first = one.batch(ONE)["ids"]
+        (one.labels / "a.csv").write_text("id\n" + "".join(f"+00{each}\n" for each in first[:4]))
+        one.nightly("--today", TWO, says="4 labelled, 6 pending")
+        one.expect_sound([ONE, TWO])
+
+
+def pool_grows_while_the_campaign_runs():
+    with work_folder() as folder:
+        pool = Pool(folder / "pool", 400, 4)
+        one = Campaign(folder)
+        for shards, night in enumerate((ONE, TWO, THREE, FOUR), 1):
+            pool.grow(shards)
+            one.nightly("--today", night)
+        expect_equal([event["pool_rows"] for event in one.events()], [100, 200, 300, 400], "rows of the pool")
+        one.expect_sound([ONE, TWO, THREE, FOUR])
+
+
+def rows_without_ids_may_only_be_added_at_the_end():
+    with work_folder() as folder:
+        pool = Pool(folder / "pool", 400, 4, ids="none")
+        one = Campaign(folder)
+        pool.grow(2)
+        one.nightly("--today", ONE)
+        pool.grow(3)
+        one.nightly("--today", TWO)
+        os.rename(pool.shards[3], folder / "pool/a.h5")
+        one.nightly("--today", THREE, code=65, says="only be added at the end")
+        one.expect_sound([ONE, TWO])
+
+
+def second_start_at_once_is_told_who_holds_the_lock():
+    with campaign(rows=6000, select=SLOW) as one:
+        first = one.start("--today", ONE)
+        with frozen(one.folder):
+            one.nightly("--today", ONE, code=75, says=f"in use by process {first.pid} on ")
+        expect_equal(first.wait(60), 0, "the first start")
+        one.expect_sound([ONE])
+
+
+def killed_night_goes_on_to_the_same_batch():
+    with campaign(rows=6000, select=SLOW) as one:
+        one.nightly("--today", ONE)
+        undisturbed = one.batch(ONE)["digest"]
+        one.nightly("--withdraw", ONE, "--why", "to be made again")
+        first = one.start("--night", ONE)
+        wait_for("a checkpoint", one.checkpoint(ONE).exists)
+        with frozen(one.folder) as ranks:
+            first.kill()  # its selection lives on, and the lock with it
+            one.nightly("--night", ONE, code=75, says="in use")
+            for pid in ranks:
+                send(pid, signal.SIGKILL)
+        wait_for("the end of the selection", lambda: not selections_of(one.folder))
+        expect(one.checkpoint(ONE).exists(), "the checkpoint is gone")
+        one.nightly("--night", ONE, says="goes on where it stopped")
+        expect_equal(one.batch(ONE)["digest"], undisturbed, "digest")
+        expect_equal(one.events()[-1]["starts"], 2, "starts")
+        one.expect_sound([ONE])
+
+
+def interrupted_night_keeps_its_checkpoint():
+    with campaign(rows=6000, select=SLOW, run=TWO_RANKS) as one:
+        first = one.start("--today", ONE)
+        wait_for("a checkpoint", one.checkpoint(ONE).exists)
+        first.terminate()
+        _, err = first.communicate(timeout=60)
+        expect_equal(first.returncode, 75, err)
+        expect(not selections_of(one.folder), "the selection goes on")
+        expect(one.checkpoint(ONE).exists(), "the checkpoint is gone")
+        one.nightly("--today", ONE, says="goes on where it stopped")
+        one.expect_sound([ONE])
+
+
+def killed_rank_is_started_again_at_once():
+    with campaign(rows=6000, select=SLOW, run=TWO_RANKS) as one:
+        first = one.start("--today", ONE)
+        wait_for("a checkpoint", one.checkpoint(ONE).exists)
+        send(selections_of(one.folder)[-1], signal.SIGKILL)
+        _, err = first.communicate(timeout=120)
+        expect_equal(first.returncode, 0, err)
+        expect_equal(one.events()[-1]["starts"], 2, "starts")
+        one.expect_sound([ONE])
+
+
+def death_between_any_two_steps_changes_nothing():
+    with campaign() as one:
+        one.nightly("--today", TWO)
+        ledger, published = one.ledger.read_bytes(), one.published / TWO
+        whole = {path.name: path.read_bytes() for path in published.iterdir()}
+        night = one.folder / "nights" / TWO
+
+        def undo(*steps):
+            one.ledger.write_bytes(ledger[:ledger.index(b"\n") + 1])
+            for path in steps:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            one.nightly("--today", TWO, says="published 10 ids")
+            one.expect_sound([ONE, TWO])
+            expect_equal(one.batch(TWO)["digest"], json.loads(whole["batch.json"])["digest"], "digest")
+        undo()  # published, not in the ledger
+        undo(published)
+        expect_equal({path.name: path.read_bytes() for path in published.iterdir()}, whole, "published anew")
+        undo(published, night / "checked")
+        undo(published, night / "checked", night / "batch.json")
+        undo(published, night)
+        (one.published / f".{THREE}.new").mkdir()  # a publication that died
+        one.nightly("--today", THREE)
+        one.expect_sound([ONE, TWO, THREE])
+
+
+def damaged_publication_is_put_right():
+    with campaign() as one:
+        one.nightly("--today", TWO)
+        ids = one.published / ONE / "ids.csv"
+        ids.write_bytes(ids.read_bytes().replace(b"s", b"S", 1))
+        shutil.rmtree(one.published / TWO)
+        one.nightly("--today", TWO, says="damaged, published again")
+        one.expect_sound([ONE, TWO])
+        expect((one.published / f".{ONE}.damaged-1").exists(), "the evidence is gone")
+        for copy in (one.published / ONE, one.folder / "nights" / ONE / "checked"):
+            (copy / "batch.json").write_bytes((copy / "batch.json").read_bytes()[:-100])
+        one.nightly("--today", THREE, code=65, says="A published batch is damaged")
+        expect_equal(one.nights(), [ONE, TWO], "nothing new")
+        one.nightly("--withdraw", ONE, "--why", "both copies damaged")
+        one.nightly("--today", THREE)
+        one.expect_sound([TWO, THREE])
+
+
+def damaged_ledger_stops_everything_until_it_is_repaired():
+    with campaign() as one:
+        one.nightly("--today", THREE)
+        good = one.ledger.read_bytes()
+        for place in (20, len(good) // 2, len(good) - 200):
+            one.ledger.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1:])
+            one.nightly("--today", FOUR, code=65, says="is damaged")
+            one.nightly("--repair", "--today", THREE, says="has 3 lines again")
+            one.expect_sound([ONE, TWO, THREE])
+            one.ledger.write_bytes(good)
+        one.ledger.write_bytes(good[:-40])  # an append that died
+        one.nightly("--today", THREE, says="the unfinished last line does not count")
+        one.expect_sound([ONE, TWO, THREE])
+        one.ledger.write_bytes(good[:good.index(b"\n") + 1])  # an old one, out of a backup
+        one.nightly("--today", "2025-03-30", "--status", code=75)
+        one.nightly("--night", FOUR, says=f"published {TWO}, {THREE}, {FOUR}")
+        one.expect_sound([ONE, TWO, THREE, FOUR])
+        one.ledger.unlink()
+        one.nightly("--repair", "--today", FOUR, says="has 4 lines again")
+        one.expect_sound([ONE, TWO, THREE, FOUR])
+
+
+def batch_that_is_not_what_it_says_is_not_published():
+    with campaign(rows=6000, select=SLOW) as one:
+        one.nightly("--today", ONE)
+        kept = one.folder / "nights" / ONE
+
+        def fail(change):
+            shutil.rmtree(kept / "checked", ignore_errors=True)
+            shutil.rmtree(one.published, ignore_errors=True)
+            one.ledger.unlink(missing_ok=True)
+            batch = json.loads(whole)
+            change(batch)
+            (kept / "batch.json").write_text(json.dumps(batch))
+            text = one.nightly("--today", ONE, code=70, says="is not published")
+            expect_equal(one.nights(), [], "published nights")
+            return text
+        whole = (kept / "batch.json").read_text()
+
+        def swap(rows):
+            rows[0], rows[1] = rows[1], rows[0]
+        expect("digest" in fail(lambda batch: swap(batch["rows"])), "swapped rows")
+        expect("those of its rows" in fail(lambda batch: swap(batch["ids"])), "swapped ids")
+        expect("looked up" in fail(lambda batch: batch["ids"].__setitem__(0, "nobody")), "unknown id")
+        expect("twice" in fail(lambda batch: batch["ids"].__setitem__(0, batch["ids"][1])), "an id twice")
+        columns = ("ids", "rows", "score", "gain")
+        expect("instead of" in fail(lambda batch: [batch[name].pop() for name in columns]), "short")
+        one.nightly("--today", ONE)  # selects anew
+        one.expect_sound([ONE])
+        expect_equal(one.batch(ONE)["digest"], json.loads(whole)["digest"], "digest")
+
+
+def withdrawn_ids_are_free_and_skipped_nights_stay_empty():
+    with campaign() as one:
+        one.nightly("--today", ONE)
+        one.nightly("--skip", TWO, code=64)
+        one.nightly("--skip", TWO, "--why", "holiday")
+        one.nightly("--today", THREE)
+        one.expect_sound([ONE, THREE])
+        before = one.batch(THREE)["ids"]
+        one.nightly("--withdraw", THREE, "--why", "a camera was dirty")
+        one.nightly("--today", THREE, says="nothing to do")
+        one.nightly("--night", THREE)
+        expect_equal(one.batch(THREE)["ids"], before, "the same ids again")
+        one.nightly("--night", TWO)
+        one.expect_sound([ONE, TWO, THREE])
+        one.nightly("--withdraw", FOUR, "--why", "x", code=64)
+        one.nightly("--skip", ONE, "--why", "x", code=64)
+
+
+def changed_campaign_or_pool_starts_a_night_over():
+    with campaign(rows=6000, select=SLOW) as one:
+        def stop_half_way():
+            first = one.start("--today", ONE)
+            wait_for("a checkpoint", one.checkpoint(ONE).exists)
+            first.terminate()
+            expect_equal(first.wait(60), 75, "interrupted")
+        stop_half_way()
+        one.write(select=SLOW.replace("500", "400"))
+        one.nightly("--today", ONE, says="the campaign file has changed")
+        expect_equal(one.events()[-1]["rows"], 400, "rows")
+        one.nightly("--withdraw", ONE, "--why", "again")
+        one.write(select=SLOW)
+        first = one.start("--night", ONE)
+        wait_for("a checkpoint", one.checkpoint(ONE).exists)
+        first.terminate()
+        first.wait(60)
+        other = Pool(one.base / "other", 6000, 4, seed=5)
+        os.replace(other.shards[0], one.base / "pool" / other.shards[0].name)
+        one.nightly("--night", ONE, says="it starts over")
+        one.expect_sound([ONE])
+
+
+def full_disk_publishes_nothing_until_there_is_room():
+    with campaign() as one:
+        one.folder.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", one.folder], capture_output=True).returncode:
+            raise Skip("no file system of its own can be mounted here")
+        try:
+            for room in (4, 12, 24, 48, 56, 64, 72):  # KiB: another step fails
+                ballast = one.folder / "ballast"
+                free = os.statvfs(one.folder).f_bavail * os.statvfs(one.folder).f_frsize
+                ballast.write_bytes(bytes(free - 1024 * room))
+                process = one.start("--today", ONE)
+                _, err = process.communicate(timeout=60)
+                expect(process.returncode in (0, 73, 74), err)
+                if process.returncode:
+                    expect(not one.events(), f"{room} KiB: in the ledger:\n{err}")
+                ballast.unlink()
+                one.nightly("--today", ONE)
+                one.expect_sound([ONE])
+                one.nightly("--withdraw", ONE, "--why", "once more, with other room")
+                one.ledger.unlink()
+                for path in [*(one.folder / "nights").iterdir(), *one.published.iterdir()]:
+                    shutil.rmtree(path)
+        finally:
+            subprocess.run(["umount", one.folder], check=True)
+
+
+def two_campaigns_run_side_by_side():
+    with campaign(rows=6000, select=SLOW) as one:
+        two = Campaign(one.base, "krill", select=SLOW.replace("facility_location", "k_center"))
+        started = [each.start("--today", ONE) for each in (one, two)]
+        for each in started:
+            expect_equal(each.wait(120), 0, each.stderr.read())
+        for each in (one, two):
+            each.expect_sound([ONE])
+
+
+def mistakes_in_the_campaign_file_are_named():
+    with campaign() as one:
+        for values, code, says in (({"run": "rank = 3"}, 78, "run.rank"), ({"select": "strategy = 1"}, 78, "batch"),
+                                   ({"by": "pbs"}, 78, "local or slurm"), ({"catch_up": '"x"'}, 78, "catch_up"),
+                                   ({"select": 'strategy = "badge"\nbatch = 3\nout = "x"'}, 78, "out"),
+                                   ({"select": 'strategy = "bad"\nbatch = 3'}, 64, "ended with 64"),
+                                   ({"pool": "none"}, 66, "no file matches")):
+            before = dict(one.values)
+            one.write(**values)
+            one.nightly("--today", ONE, code=code, says=says)
+            one.write(**before)
+        one.nightly("--today", ONE)
+        one.expect_sound([ONE])
+        one.file = JOBS / "campaign.toml"  # the example has none
+        expect("2026-01-05  due" in one.nightly("--today", "2026-01-05", "--status", code=75), "the example")
+
+
+def exhausted_pool_says_so():
+    with campaign(rows=24) as one:
+        one.nightly("--today", THREE)
+        expect_equal([event["rows"] for event in one.events()], [10, 10, 4], "rows")
+        expect("the pool is exhausted" in (one.published / THREE / "summary.md").read_text(), "summary")
+        one.nightly("--today", FOUR, code=65, says="ended with 65")
+        one.expect_sound([ONE, TWO, THREE])
+
+
+CASES = [value for name, value in list(globals().items())
+         if callable(value) and getattr(value, "__module__", "") == "__main__" and name != "campaign"]
+
+if __name__ == "__main__":
+    sys.exit(run_cases("Nightly", CASES))
