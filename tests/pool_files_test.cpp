@@ -789,6 +789,30 @@ TEST(PoolFiles, AVirtualDatasetNeedsItsSources) {
   expect_error(Exit::no_input, "gone.h5: no such file", [&] { open_pool({in("orphan.h5")}, kEmbeddings); });
 }
 
+// Rows are read by position: those of the linked file, behind its user block.
+TEST(PoolFiles, ReadsThroughLinksIntoOtherFiles) {
+  const SharedFolder folder(world());
+  const std::string target = folder.path() + "/target.h5", linking = folder.path() + "/linking.h5";
+  const std::vector<double> x = numbers(16);
+  const std::vector<std::string> ids{"one", "two", "", "four", "five", "six", "seven", "eight"};
+  on_root([&] {
+    const h5::Id properties(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+    H5Pset_userblock(properties.get(), 1024);
+    const h5::Id file(H5Fcreate(target.c_str(), H5F_ACC_TRUNC, properties.get(), H5P_DEFAULT), H5Fclose);
+    put(file, "embeddings", H5T_IEEE_F32LE, {8, 2}, x);
+    h5::write_dataset(file.get(), "ids", ids, "test");
+    const h5::Id links = h5::create_file(linking);
+    put(links, "before", H5T_IEEE_F32LE, {2000}, std::vector<double>(2000, 1));
+    for (const char* name : {"embeddings", "ids"})
+      H5Lcreate_external("target.h5", name, links.get(), name, H5P_DEFAULT, H5P_DEFAULT);
+  });
+  for (const std::string& path : {target, linking}) {
+    const PoolFiles files = open_pool({path}, kEmbeddings);
+    EXPECT_EQ(embeddings_of(files, 0, 8), std::vector<float>(x.begin(), x.end())) << path;
+    EXPECT_EQ(files.read_text_ids(0, 8), ids) << path;
+  }
+}
+
 TEST(Ownership, DealsEveryRowOnce) {
   for (std::int64_t rows : {0, 1, 255, 256, 257, 5000, 100000, 1000003})
     for (int ranks : {1, 2, 3, 4, 7}) {
