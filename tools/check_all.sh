@@ -54,9 +54,9 @@ run_valgrind() {
   folder=$(mktemp -d)
   build/release/bin/seine synth --rows 300 --dim 9 --classes 4 --passes 2 --ids string --labelled 0.1 --out "$folder" --quiet
   for strategy in random entropy least_confidence margin bald k_center k_means_pp badge facility_location log_det; do
-    valgrind --quiet --error-exitcode=99 --suppressions=/usr/share/openmpi/openmpi-valgrind.supp \
-      --suppressions=tests/valgrind.txt build/release/bin/seine select --pool "$folder"/*.h5 --strategy $strategy \
-      --batch 12 --threads 2 --device cpu --out "$folder/$strategy.h5" || { echo "failed: $strategy"; return 1; }
+    valgrind --quiet --error-exitcode=99 --suppressions=/usr/share/openmpi/openmpi-valgrind.supp build/release/bin/seine \
+      select --pool "$folder"/part-*.h5 --strategy $strategy --batch 12 --threads 2 --device cpu --quiet \
+      --out "$folder/$strategy.h5" || { echo "failed: $strategy"; return 1; }
   done
   rm -r "$folder"
   echo "10 strategies"

@@ -523,6 +523,7 @@ def main():
     numbers = range(options.first, options.first + options.count)
     print(f"seed {options.seed}, inputs {numbers[0]} to {numbers[-1]}", flush=True)
     with tempfile.TemporaryDirectory(prefix="seine-fuzz-") as folder:
+        os.environ["OMPI_MCA_orte_tmpdir_base"] = folder  # or another program of MPI, ending, takes the common one away
         place = Workplace(folder, options.seed)
         with multiprocessing.Pool(1, maxtasksperchild=50) as worker:
             for code, memory, failure in worker.imap(attempt, numbers):
@@ -531,6 +532,8 @@ def main():
                 failures += bool(failure)
                 if failure:
                     print(failure, flush=True)
+                if sum(codes.values()) % 1000 == 0:
+                    print(f"{sum(codes.values())} runs", flush=True)
                 if time.monotonic() - begin > options.seconds:
                     break
     runs = ", ".join(f"{count} with {code}" for code, count in sorted(codes.items()))
