@@ -8,8 +8,8 @@ build_packages=(
   libxxhash-dev libgtest-dev
 )
 # For the tests of jobs/: nothing beyond Python's standard library, and a Slurm that the tests start themselves. The
-# services of these packages stay as they are: without a configuration in /etc/slurm they do not start.
-jobs_packages=(python3)
+# services of these packages stay as they are: without a configuration in /etc/slurm they do not start. h5py: damaged pools.
+jobs_packages=(python3 python3-h5py)
 slurm_packages=(slurm-wlm slurm-wlm-basic-plugins munge libpmix2)
 # For quickstart and benchmarks: real images, and the Python that trains on them.
 python_packages=(dataset-fashion-mnist python3-numpy python3-h5py python3-sklearn python3-matplotlib)
