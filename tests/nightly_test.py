@@ -14,7 +14,7 @@ from jobs_support import (JOBS, Campaign, Pool, Skip, expect, expect_equal, froz
 from xxh3 import digest_of
 
 ONE, TWO, THREE, FOUR = "2025-03-01", "2025-03-02", "2025-03-03", "2025-03-04"
-SLOW = 'strategy = "facility_location"\nbatch = 500\ncheckpoint-every = 0.2\ncertificate = "off"'
+SLOW = 'strategy = "facility_location"\nbatch = 500\ncheckpoint-every = 0.02\ncertificate = "off"'
 TWO_RANKS = 'launch = ["mpirun", "-n", "2", "--oversubscribe"]'
 
 
@@ -111,7 +111,7 @@ def rows_without_ids_may_only_be_added_at_the_end():
 
 
 def second_start_at_once_is_told_who_holds_the_lock():
-    with campaign(rows=6000, select=SLOW) as one:
+    with campaign(rows=16000, select=SLOW) as one:
         first = one.start("--today", ONE)
         with frozen(one.folder):
             one.nightly("--today", ONE, code=75, says=f"in use by process {first.pid} on ")
@@ -120,7 +120,7 @@ def second_start_at_once_is_told_who_holds_the_lock():
 
 
 def killed_night_goes_on_to_the_same_batch():
-    with campaign(rows=6000, select=SLOW) as one:
+    with campaign(rows=16000, select=SLOW) as one:
         one.nightly("--today", ONE)
         undisturbed = one.batch(ONE)["digest"]
         one.nightly("--withdraw", ONE, "--why", "to be made again")
@@ -140,7 +140,7 @@ def killed_night_goes_on_to_the_same_batch():
 
 
 def interrupted_night_keeps_its_checkpoint():
-    with campaign(rows=6000, select=SLOW, run=TWO_RANKS) as one:
+    with campaign(rows=16000, select=SLOW, run=TWO_RANKS) as one:
         first = one.start("--today", ONE)
         wait_for("a checkpoint", one.checkpoint(ONE).exists)
         first.terminate()
@@ -153,7 +153,7 @@ def interrupted_night_keeps_its_checkpoint():
 
 
 def killed_rank_is_started_again_at_once():
-    with campaign(rows=6000, select=SLOW, run=TWO_RANKS) as one:
+    with campaign(rows=16000, select=SLOW, run=TWO_RANKS) as one:
         first = one.start("--today", ONE)
         wait_for("a checkpoint", one.checkpoint(ONE).exists)
         send(selections_of(one.folder)[-1], signal.SIGKILL)
@@ -229,7 +229,7 @@ def damaged_ledger_stops_everything_until_it_is_repaired():
 
 
 def batch_that_is_not_what_it_says_is_not_published():
-    with campaign(rows=6000, select=SLOW) as one:
+    with campaign(rows=16000, select=SLOW) as one:
         one.nightly("--today", ONE)
         kept = one.folder / "nights" / ONE
 
@@ -277,7 +277,7 @@ def withdrawn_ids_are_free_and_skipped_nights_stay_empty():
 
 
 def changed_campaign_or_pool_starts_a_night_over():
-    with campaign(rows=6000, select=SLOW) as one:
+    with campaign(rows=16000, select=SLOW) as one:
         def stop_half_way():
             first = one.start("--today", ONE)
             wait_for("a checkpoint", one.checkpoint(ONE).exists)
@@ -326,7 +326,7 @@ def full_disk_publishes_nothing_until_there_is_room():
 
 
 def two_campaigns_run_side_by_side():
-    with campaign(rows=6000, select=SLOW) as one:
+    with campaign(rows=16000, select=SLOW) as one:
         two = Campaign(one.base, "krill", select=SLOW.replace("facility_location", "k_center"))
         started = [each.start("--today", ONE) for each in (one, two)]
         for each in started:
