@@ -28,7 +28,7 @@ class Job:
     def submit(self):
         self.number = CLUSTER.run(
             "sbatch", "--parsable", *RESOURCES, f"--output={self.log}", *self.options, str(JOBS / "select.sbatch"),
-            *map(str, slow_words(PLACE / "pool", BATCH)), "--checkpoint-every", "0.2", "--out", str(self.out),
+            *map(str, slow_words(PLACE / "pool", BATCH)), "--checkpoint-every", "0.02", "--out", str(self.out),
             *self.words,
             env={**CLUSTER.environment, **self.environment}).stdout.strip()
 
@@ -283,7 +283,7 @@ if __name__ == "__main__":
         skip.__name__ = "every_case"
         sys.exit(run_cases("Slurm", [skip]))
     with work_folder() as PLACE:
-        Pool(PLACE / "pool", 6000).grow(4)
+        Pool(PLACE / "pool", 16000).grow(4)
         UNDISTURBED = digest_in(
             seine("select", *slow_words(PLACE / "pool", BATCH), "--out", PLACE / "undisturbed.json"))
         with Cluster(PLACE / "slurm") as CLUSTER:
