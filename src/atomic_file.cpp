@@ -79,12 +79,6 @@ fs::path folder_of(const std::string& path) {
   return folder.empty() ? fs::path(".") : folder;
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 // Removes files `prefix` + process number in `folder` whose process on this host is gone.
 void remove_leftovers(const fs::path& folder, const std::string& prefix) {
   std::error_code ignored;  // what cannot be listed or removed is in nobody's way
@@ -100,6 +94,12 @@ void remove_leftovers(const fs::path& folder, const std::string& prefix) {
 }
 
 }  // namespace
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   std::error_code ignored;  // whatever keeps it from being looked at shows when it is written

@@ -24,6 +24,9 @@ class AtomicFile {
   bool committed_ = false;
 };
 
+// Of this machine: part of the names of temporary files, and of what a lock says of its holder.
+std::string host_name();
+
 // With the folders above it, where they are missing; error 73.
 void make_folder(const std::string& path);
 

@@ -12,16 +12,15 @@
 #include <chrono>
 #include <filesystem>
 
+#include "atomic_file.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
 namespace {
 
 std::string who_am_i() {
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
   const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  return fmt::format("process {} on {} since {:%Y-%m-%dT%H:%M:%SZ}", ::getpid(), host.data(), fmt::gmtime(now));
+  return fmt::format("process {} on {} since {:%Y-%m-%dT%H:%M:%SZ}", ::getpid(), host_name(), fmt::gmtime(now));
 }
 
 std::string content_of(int descriptor) {

@@ -181,13 +181,14 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
     };
     return key(i) < key(j);
   });
-  const auto source = comm_->agree([&] {
+  const auto source = comm_->agree([&]() -> std::shared_ptr<const RowSource> {
+    if (store_.resident()) return nullptr;
     std::vector<std::int64_t> by_row(order);
     std::sort(by_row.begin(), by_row.end(), [&](std::int64_t i, std::int64_t j) {
       return all.rows[static_cast<std::size_t>(i)] < all.rows[static_cast<std::size_t>(j)];
     });
-    const Columns sorted = chosen(all, by_row);
-    return store_.source_among(sorted.rows, sorted.label.value_or(std::vector<std::int32_t>()));
+    return store_.source_among(chosen(all.rows, by_row),
+                               chosen(all.label, by_row).value_or(std::vector<std::int32_t>()));
   });
   std::vector<Part> mine;
   for (auto first = order.begin(); first != order.end();) {

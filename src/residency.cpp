@@ -54,9 +54,9 @@ std::int64_t fixed_state_of(const Entry& entry, const Request& request, const Po
   if (entry.objective == Objective::log_determinant) return picks * shape.dim * 8 + 32 * shape.dim * shape.dim;
   if (entry.objective == Objective::coverage) {
     // Candidates that are brought up to date together, at most, and as they come from all ranks.
-    constexpr std::int64_t kCandidates = 512, kTimes = 3;
+    constexpr std::int64_t kTimes = 3;
     const std::int64_t ground = std::min(ground_rows_of(entry, request, shape.rows), shape.rows);
-    return kTimes * std::min(kCandidates, shape.rows) * shape.dim * 4 +
+    return kTimes * std::min(kGainsTogether, shape.rows) * shape.dim * 4 +
            (CoverageBound::pays(ground, shape.dim) ? CoverageBound::most_bytes(shape.dim) : 0);
   }
   if (entry.objective != Objective::radius) return 0;

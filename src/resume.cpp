@@ -266,9 +266,8 @@ void Resume::expect(const std::string& key, const std::string& value) {
 }
 
 const Progress& Resume::of(const Place& place) const {
-  static const Progress nothing;
   const auto found = known_.selections.find(place);
-  return found == known_.selections.end() ? nothing : found->second;
+  return found == known_.selections.end() ? kNoProgress : found->second;
 }
 
 void Resume::step(const Comm& engine, const Place& place, const Update& picks, const Update& columns) {

@@ -23,6 +23,8 @@ struct Prior;
 inline constexpr std::int64_t kComparedPicks = 4096;
 // A list of facility location has at most this part of the ground rows.
 inline constexpr std::int64_t kListPart = 4;
+// And brings the gains of so many candidates up to date together, at most.
+inline constexpr std::int64_t kGainsTogether = 512;
 
 // The scores of a pool of which only the best were wanted.
 struct BestScores {
@@ -50,10 +52,7 @@ struct Task {
     if (console) console->progress("select", picked, batch);
   }
   // What an earlier run knew of this selection; empty at first.
-  const Progress& before() const {
-    static const Progress nothing;
-    return resume ? resume->of(place) : nothing;
-  }
+  const Progress& before() const { return resume ? resume->of(place) : kNoProgress; }
   // Collective. A step of the selection is over; Resume::step.
   void keep(const Comm& comm, const Resume::Update& picks, const Resume::Update& columns = {}) const {
     if (resume) resume->step(comm, place, picks, columns);

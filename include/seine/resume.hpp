@@ -36,6 +36,7 @@ struct Progress {
   std::vector<KnownGain> gains;    // while it is not; of rows of this rank, of all ranks in a file
   bool finished = false;
 };
+inline const Progress kNoProgress;
 
 // Which selection of a run: a node of the merge tree, or {0, 0} for the one of an exact run.
 struct Place {

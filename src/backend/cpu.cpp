@@ -127,14 +127,15 @@ const float* widened_rows(const Field& rows, std::int64_t first, std::int64_t la
   return wide.get();
 }
 
-// The active rows meet the picks [chunk, last), chunk by chunk. Those that have fallen below the floor drop out.
-// Returns how many pairs met.
+// Brings the active rows of a tile that starts at `first` up to date, a chunk of picks after the other. Those that have
+// fallen below the floor drop out. Returns how many pairs met.
 template <class Rule, class Interactions>
-std::int64_t meet_chunks(Interactions& interactions, std::vector<std::int32_t>& active, std::int64_t first,
-                         std::int64_t chunk, std::int64_t last, const Picks& picks, double floor, const Places& rows) {
+std::int64_t apply_tile(Interactions interactions, std::int64_t first, Active& tile, const Picks& picks, double floor,
+                        const Places& rows) {
+  std::vector<std::int32_t>&active = tile.rows, meeting;
+  const std::int64_t last = picks.vectors.rows;
   std::int64_t met = 0;
-  std::vector<std::int32_t> meeting;
-  for (; chunk < last && !active.empty(); chunk += kPickChunk) {
+  for (std::int64_t chunk = tile.behind; chunk < last && !active.empty(); chunk += kPickChunk) {
     const std::int64_t end = std::min(last, chunk + kPickChunk);
     meeting.clear();
     for (const std::int32_t i : active)
@@ -155,13 +156,6 @@ std::int64_t meet_chunks(Interactions& interactions, std::vector<std::int32_t>& 
     std::erase_if(active, [&](std::int32_t i) { return !(rows.key(first + i) >= floor); });
   }
   return met;
-}
-
-// Brings the active rows of a tile that starts at `first` up to date.
-template <class Rule, class Interactions>
-std::int64_t apply_tile(Interactions interactions, std::int64_t first, Active& active, const Picks& picks, double floor,
-                        const Places& rows) {
-  return meet_chunks<Rule>(interactions, active.rows, first, active.behind, picks.vectors.rows, picks, floor, rows);
 }
 
 // How many pairs of row and pick may have to meet; of many rows, only an upper bound.
@@ -491,11 +485,12 @@ class CpuBackend final : public Backend {
       share_ground(ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
         ScreenedTile tile(ground, all, weight, fixed, first, last);
         GroundTile screen(shadows.ground, all, first, last, weight, fixed);
-        meet_shadows(screen, shadows.candidates, count, [&](std::int64_t candidate, std::int64_t place) {
-          const GainSum sum = tile.gain(screen, place, y + candidate * ground.dim);
-          sums.of(thread)[candidate] += sum.gain;
-          writer.add(candidate, sum.adding, writer.wants(candidate) ? tile.near(sum.adding) : nullptr);
-        });
+        meet_tile<&GroundTile::meet_shadows>(
+            screen, shadows.candidates, count, [&](std::int64_t candidate, std::int64_t place) {
+              const GainSum sum = tile.gain(screen, place, y + candidate * ground.dim);
+              sums.of(thread)[candidate] += sum.gain;
+              writer.add(candidate, sum.adding, writer.wants(candidate) ? tile.near(sum.adding) : nullptr);
+            });
       });
     } else {
       meet_ground(ground, all, weight, fixed, candidates, count,
@@ -515,11 +510,12 @@ class CpuBackend final : public Backend {
     SumsOfThreads sums(workers_.threads(), count), adding(workers_.threads(), count);
     share_ground(shadows.ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
       GroundTile tile(shadows.ground, all, first, last, weight, fixed);
-      meet_shadows(tile, shadows.candidates, count, [&](std::int64_t candidate, std::int64_t place) {
-        const GainSum sum = tile.bound(place);
-        sums.of(thread)[candidate] += sum.gain;
-        adding.of(thread)[candidate] += static_cast<double>(sum.adding);
-      });
+      meet_tile<&GroundTile::meet_shadows>(tile, shadows.candidates, count,
+                                           [&](std::int64_t candidate, std::int64_t place) {
+                                             const GainSum sum = tile.bound(place);
+                                             sums.of(thread)[candidate] += sum.gain;
+                                             adding.of(thread)[candidate] += static_cast<double>(sum.adding);
+                                           });
     });
     sums.add_to(bounds);
     adding.add_to(near);
@@ -606,24 +602,21 @@ class CpuBackend final : public Backend {
   template <class Visit>
   void meet_ground(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                    const Field& candidates, std::int64_t count, const Visit& visit) {
-    const auto* y = static_cast<const float*>(candidates.data);
     share_ground(ground, band, [&](std::int64_t first, std::int64_t last, int thread) {
       GroundTile tile(ground, band, first, last, weight, fixed);
-      for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
-        const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
-        tile.meet(y + chunk * ground.dim, many);
-        for (std::int64_t p = 0; p < many; ++p) visit(tile, chunk + p, p, thread);
-      }
+      meet_tile<&GroundTile::meet>(tile, candidates, count, [&](std::int64_t candidate, std::int64_t place) {
+        visit(tile, candidate, place, thread);
+      });
     });
   }
 
-  // visit(candidate, place in the tile's chunk) for every candidate whose shadow has met those of a tile.
-  template <class Visit>
-  static void meet_shadows(GroundTile& tile, const Field& candidates, std::int64_t count, const Visit& visit) {
+  // visit(candidate, place in the tile's chunk) for every candidate that has met a tile.
+  template <auto kMeet, class Visit>
+  static void meet_tile(GroundTile& tile, const Field& candidates, std::int64_t count, const Visit& visit) {
     const auto* y = static_cast<const float*>(candidates.data);
     for (std::int64_t chunk = 0; chunk < count; chunk += GroundTile::kGainChunk) {
       const std::int64_t many = std::min(GroundTile::kGainChunk, count - chunk);
-      tile.meet_shadows(y + chunk * candidates.dim, many);
+      (tile.*kMeet)(y + chunk * candidates.dim, many);
       for (std::int64_t p = 0; p < many; ++p) visit(chunk + p, p);
     }
   }

@@ -236,7 +236,7 @@ class CoveringEngine {
  private:
   static constexpr std::int64_t kFewRows = 6;  // so small a part of all is not worth another bound
   static constexpr std::int64_t kFront = 2048;
-  static constexpr std::int64_t kBlock = 64, kLargestBlock = 512;  // candidates brought up to date together
+  static constexpr std::int64_t kBlock = 64;  // gains brought up to date together, at first
 
   void pick_all() {
     while (picks_ < task_.batch) {
@@ -373,7 +373,7 @@ class CoveringEngine {
   std::vector<Standing> next_block() {
     const Way way = way_of(front_.front());
     const std::int64_t age = front_.front().known_at;
-    const auto size = static_cast<std::size_t>(std::min(kBlock << std::min(blocks_++, 5), kLargestBlock));
+    const auto size = static_cast<std::size_t>(std::min(kBlock << std::min(blocks_++, 5), kGainsTogether));
     std::vector<Standing> block, others;
     while (block.size() < size && others.size() < 4 * size && !front_.empty()) {
       if (front_.front().known_at == picks_ || behind(front_.front(), behind_front_)) break;

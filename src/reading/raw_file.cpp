@@ -35,6 +35,18 @@ int open_regular(const std::string& path) {
 
 }  // namespace
 
+bool read_at(int descriptor, std::int64_t offset, std::size_t bytes, void* out) {
+  auto* to = static_cast<std::byte*>(out);
+  for (std::size_t done = 0; done < bytes;) {
+    errno = 0;
+    const ssize_t got = ::pread(descriptor, to + done, bytes - done, offset + static_cast<std::int64_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    done += static_cast<std::size_t>(got);
+  }
+  return true;
+}
+
 RawFile::RawFile(const std::string& path) : RawFile(open_regular(path)) {
   struct stat status {};
   if (::fstat(descriptor_, &status) != 0) fail_open(path, errno);
@@ -47,17 +59,12 @@ RawFile::~RawFile() {
 
 void RawFile::read(std::int64_t offset, std::size_t bytes, void* out, const std::string& path,
                    const std::string& name) const {
-  auto* to = static_cast<std::byte*>(out);
-  for (std::size_t done = 0; done < bytes;) {
-    const ssize_t got = ::pread(descriptor_, to + done, bytes - done, offset + static_cast<std::int64_t>(done));
-    if (got < 0 && errno == EINTR) continue;
-    const auto fail = [&](Exit code, const std::string& why) {
-      throw Error(code, fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, why));
-    };
-    if (got < 0) fail(Exit::io, std::strerror(errno));
-    if (got == 0) fail(Exit::bad_data, "truncated file");
-    done += static_cast<std::size_t>(got);
-  }
+  if (read_at(descriptor_, offset, bytes, out)) return;
+  const auto fail = [&](Exit code, const std::string& why) {
+    throw Error(code, fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, why));
+  };
+  if (errno != 0) fail(Exit::io, std::strerror(errno));
+  fail(Exit::bad_data, "truncated file");
 }
 
 RawFile RawFiles::take(std::size_t number, const std::string& path) {

@@ -15,6 +15,9 @@ namespace seine {
 // Between rows that are read: cheaper to read over than to call the system again.
 inline constexpr std::int64_t kGapBytes = 4096;
 
+// All of these bytes; false: not so, and errno says why, 0 where the file ends before.
+bool read_at(int descriptor, std::int64_t offset, std::size_t bytes, void* out);
+
 // Owns a descriptor. Move-only.
 class RawFile {
  public:

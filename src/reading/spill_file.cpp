@@ -11,6 +11,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "reading/raw_file.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -67,14 +68,7 @@ void SpillFile::write(std::int64_t offset, std::size_t bytes, const void* from) 
 }
 
 void SpillFile::read(std::int64_t offset, std::size_t bytes, void* out) const {
-  auto* to = static_cast<std::byte*>(out);
-  for (std::size_t done = 0; done < bytes;) {
-    errno = 0;
-    const ssize_t got = ::pread(descriptor_, to + done, bytes - done, offset + static_cast<std::int64_t>(done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) fail("read");
-    done += static_cast<std::size_t>(got);
-  }
+  if (!read_at(descriptor_, offset, bytes, out)) fail("read");
 }
 
 }  // namespace seine
