@@ -70,6 +70,7 @@ void encode_timing(hid_t file, const Timing& timing) {
   set("threads", std::int64_t{timing.threads});
   set("device", timing.device);
   set("share", timing.share);
+  set("memory", timing.memory);
 }
 
 std::string hdf5_of(const Batch& batch, const std::string& created) {
@@ -130,7 +131,8 @@ Json json_of(const Certificate& certificate) {
 Json json_of(const Timing& timing) {
   return {{"read", timing.read},     {"select", timing.select}, {"certificate", timing.certificate},
           {"write", timing.write},   {"ranks", timing.ranks},   {"threads", timing.threads},
-          {"device", timing.device}, {"share", timing.share}};
+          {"device", timing.device}, {"share", timing.share},
+          {"memory", timing.memory}};
 }
 
 std::string json_text_of(const Batch& batch, const std::string& created) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <string>
 
 #include "backend/by_nearest.hpp"
 #include "engines/coverage_bound.hpp"
@@ -215,6 +216,15 @@ std::int64_t resident_bytes() {
   std::int64_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages >> pages;
   return pages * sysconf(_SC_PAGESIZE);
+}
+
+std::int64_t most_resident_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    std::int64_t kibibytes = 0;
+    if (word == "VmHWM:" && status >> kibibytes) return kibibytes * 1024;
+  }
+  return 0;
 }
 
 std::int64_t process_bytes(int ranks, int threads) {

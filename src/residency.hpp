@@ -81,6 +81,7 @@ std::int64_t rows_kept(const RowFormat& format, std::int64_t own_rows, double ro
 void return_freed_memory();
 // What the process has in memory now; and what one has before it opens a pool: program, libraries, launcher.
 std::int64_t resident_bytes();
+std::int64_t most_resident_bytes();  // since it started
 std::int64_t process_bytes(int ranks, int threads);
 
 }  // namespace seine

@@ -10,6 +10,7 @@
 #include "overwrite.hpp"
 #include "reading/fingerprint.hpp"
 #include "reading/loader.hpp"
+#include "residency.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/ids.hpp"
@@ -195,6 +196,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   batch.timing.ranks = comm.size();
   batch.timing.threads = std::max(1, request.pool.threads);
   batch.timing.device = backend.name();
+  batch.timing.memory = static_cast<std::int64_t>(comm.max(static_cast<double>(most_resident_bytes())));
   return batch;
 }
 

@@ -57,6 +57,7 @@ Batch small_batch(bool text_ids) {
   batch.timing.threads = 2;
   batch.timing.device = "cpu";
   batch.timing.share = 0.125;
+  batch.timing.memory = 1 << 26;
   return batch;
 }
 
@@ -147,6 +148,7 @@ TEST(BatchFile, Hdf5HoldsEverything) {
     const h5::Id timing(H5Gopen2(file.get(), "timing", H5P_DEFAULT), H5Gclose);
     EXPECT_EQ(number_attribute(timing.get(), "read"), 0.25);
     EXPECT_EQ(number_attribute(timing.get(), "share"), 0.125);
+    EXPECT_EQ(integer_attribute(timing.get(), "memory"), 1 << 26);
     EXPECT_GT(number_attribute(timing.get(), "write"), 0);
     EXPECT_EQ(integer_attribute(timing.get(), "ranks"), 3);
     EXPECT_EQ(text_attribute(timing.get(), "device"), "cpu");

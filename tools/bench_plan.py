@@ -1,12 +1,14 @@
 #!/usr/bin/python3
 """What `seine plan` says beside what `seine select` takes: the ten strategies, two sizes each, in memory and streamed.
 
-Memory is the largest resident size of a rank. Seconds are those of the whole process by the clock, which is only fair on
+Memory is the largest resident size of a rank, as /timing has it; the run is given what is planned for it, as #SBATCH
+lines would. Seconds are those of the whole process by the clock, which is only fair on
 a machine that does nothing else; the processor time beside it is fair on a busy one, too. Prints a table of the ratios
 (planned / measured) and writes everything as JSON. tools/bench.py calls run().
 """
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -59,7 +61,7 @@ def make_pool(folder, binary, name):
 
 
 def measure(command):
-    """Seconds by the clock, seconds of the processor and the largest resident size of one process, in bytes."""
+    """Seconds by the clock, and seconds of the processor."""
     start = time.monotonic()
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     error = process.stderr.read().decode()
@@ -67,7 +69,7 @@ def measure(command):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"seine ended with {process.returncode}: {error}")
-    return time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return time.monotonic() - start, usage.ru_utime + usage.ru_stime
 
 
 def run_case(folder, binary, threads, constants, strategy, pool, batch, more, repeats):
@@ -78,13 +80,14 @@ def run_case(folder, binary, threads, constants, strategy, pool, batch, more, re
                              check=True, capture_output=True)  # fmt: skip
     planned = json.loads(planned.stdout)
     out = folder / "plan-batch.json"
-    runs = [measure([binary, "select", "--quiet", "--out", out, *words]) for _ in range(repeats)]
+    given = [] if more else ["--memory", str(math.ceil(planned["memory_bytes"] / 2**20) / 2**10)]
+    runs = [measure([binary, "select", "--quiet", "--out", out, *words, *given]) for _ in range(repeats)]
     timing = json.loads(out.read_text())["timing"]
-    seconds, processor, memory = (min(values) for values in zip(*runs))
+    seconds, processor = (min(values) for values in zip(*runs))
     return {
         "strategy": strategy, "pool": POOLS[CHUNKS.get(pool, (pool,))[0]], "chunks": pool in CHUNKS, "batch": batch,
         "streamed": bool(more), "threads": threads,
-        "memory_bytes": {"planned": planned["memory_bytes"], "measured": memory},
+        "memory_bytes": {"planned": planned["memory_bytes"], "measured": timing["memory"]},
         "seconds": {"planned": planned["seconds"], "measured": seconds},
         "processor_seconds": {"planned": planned["processor_seconds"], "measured": processor},
         "phases": {"planned": planned["phases"], "measured": timing},

@@ -81,7 +81,8 @@ struct Timing {
   double read = 0, select = 0, certificate = 0, write = 0;
   int ranks = 1, threads = 1;
   std::string device;
-  double share = 0;  // of rows x picks: how many pairs met; 0: the strategy compares none
+  double share = 0;         // of rows x picks: how many pairs met; 0: the strategy compares none
+  std::int64_t memory = 0;  // bytes: the most that a rank had in memory
 };
 
 }  // namespace seine
