@@ -8,10 +8,8 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "atomic_file.hpp"
 #include "errors.hpp"
@@ -59,13 +57,6 @@ Batch small_batch(bool text_ids) {
   batch.timing.share = 0.125;
   batch.timing.memory = 1 << 26;
   return batch;
-}
-
-std::string content_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
 }
 
 // --- reading HDF5 back ---
@@ -160,7 +151,7 @@ TEST(BatchFile, CsvIsRfc4180) {
   const Folder folder;
   const std::string path = folder.path() + "/batch.csv";
   write_batch(path, small_batch(true));
-  EXPECT_EQ(content_of(path),
+  EXPECT_EQ(content(path),
             "id,row,score,gain\n"
             "plain,17,0.10000000149011612,inf\n"
             "\"with, comma\",3,nan,nan\n"
@@ -174,7 +165,7 @@ TEST(BatchFile, JsonHoldsEverything) {
   const std::string path = folder.path() + "/batch.json";
   const Batch batch = small_batch(true);
   write_batch(path, batch);
-  const auto json = nlohmann::json::parse(content_of(path));
+  const auto json = nlohmann::json::parse(content(path));
   EXPECT_EQ(json["format"], "seine-batch");
   EXPECT_EQ(json["format_version"], 1);
   EXPECT_EQ(json["seed"].get<std::uint64_t>(), batch.seed);
@@ -196,14 +187,14 @@ TEST(BatchFile, JsonHoldsEverything) {
 
 TEST(BatchFile, EqualBatchesDifferInTimesOnly) {
   const Folder folder;
-  std::string content[2];
-  for (std::string& text : content) {
+  std::string texts[2];
+  for (std::string& text : texts) {
     write_batch(folder.path() + "/batch.h5", small_batch(true));
-    text = content_of(folder.path() + "/batch.h5");
+    text = content(folder.path() + "/batch.h5");
   }
-  ASSERT_EQ(content[0].size(), content[1].size());
+  ASSERT_EQ(texts[0].size(), texts[1].size());
   int different = 0;
-  for (std::size_t i = 0; i < content[0].size(); ++i) different += content[0][i] != content[1][i];
+  for (std::size_t i = 0; i < texts[0].size(); ++i) different += texts[0][i] != texts[1][i];
   EXPECT_LE(different, 8 + 20);  // seconds of writing, and `created`
 }
 
@@ -218,9 +209,9 @@ TEST(BatchFile, ReplacesAnOlderOutput) {
   write_text(path, std::string(100000, 'x'));
   EXPECT_EQ(error_of([&] { check_output(path, false); }).code(), Exit::cannot_create);  // somebody's file
   check_output(path, true);
-  EXPECT_EQ(content_of(path).size(), 100000U);  // untouched by the check
+  EXPECT_EQ(content(path).size(), 100000U);  // untouched by the check
   write_batch(path, small_batch(false));
-  EXPECT_TRUE(content_of(path).starts_with("id,row,score,gain\n-5,17,"));
+  EXPECT_TRUE(content(path).starts_with("id,row,score,gain\n-5,17,"));
 }
 
 // --- what cannot be written ---
@@ -268,7 +259,7 @@ void expect_old_output_kept(const std::string& folder) {
     write_text(path, "old");
     const Error error = error_of([&] { write_batch(path, batch); });
     EXPECT_EQ(error.code(), Exit::cannot_create) << ending;
-    EXPECT_EQ(content_of(path), "old") << ending;
+    EXPECT_EQ(content(path), "old") << ending;
     EXPECT_FALSE(std::filesystem::exists(AtomicFile(path).temporary())) << ending;
   }
 }
@@ -309,7 +300,7 @@ TEST(AtomicFile, LeavesNothingUnlessCommitted) {
     file.write_text("two");
     file.commit();
   }
-  EXPECT_EQ(content_of(path), "two");
+  EXPECT_EQ(content(path), "two");
   EXPECT_EQ(folder.names(), std::vector<std::string>{"text.csv"});
 }
 

@@ -1,105 +1,30 @@
 // The command line from outside: runs the real executable (environment variable SEINE_BIN) and looks at its exit code,
 // its standard output and its standard error. Nothing here needs a pool.
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <sstream>
 #include <string>
-#include <vector>
 
-extern char** environ;
+#include "launching.hpp"
 
+namespace seine::test {
 namespace {
 
-using Words = std::vector<std::string>;
-
-struct Ended {
-  int code = -1;
-  std::string out, err;
-
-  Words lines(const std::string& beginning) const {
-    Words found;
-    std::istringstream text(err);
-    for (std::string line; std::getline(text, line);)
-      if (line.starts_with(beginning)) found.push_back(line);
-    return found;
-  }
-};
-
-std::string content(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+// Alone, without mpirun.
+Ended run(const Words& arguments, const Words& variables = {}) {
+  constexpr double kMostSeconds = 100;
+  Words words{std::getenv("SEINE_BIN")};
+  append(words, arguments);
+  return Launched(words, variables).wait(kMostSeconds);
 }
 
-// A folder that is removed at the end of a test.
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "seine_cli_XXXXXX").string();
-    if (!mkdtemp(name.data())) throw std::runtime_error("mkdtemp");
-    path_ = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(path_ / name) << text;
-    return *this / name;
-  }
-
- private:
-  std::filesystem::path path_;
-};
-
-// The environment without what a launcher of this test may have put there, and with `extra`.
-Words clean_environment(const Words& extra) {
-  Words all = extra;
-  for (char** item = environ; *item; ++item) {
-    const std::string text = *item;
-    bool is_launchers = false;
-    for (const char* prefix :
-         {"OMPI_COMM", "OMPI_UNIVERSE", "OMPI_MCA_ess", "OMPI_MCA_orte", "PMIX_", "PMI_", "SLURM_"})
-      is_launchers = is_launchers || text.starts_with(prefix);
-    if (!is_launchers) all.push_back(text);
-  }
-  return all;
-}
-
-Ended run(const Words& arguments, const Words& extra_environment = {}) {
-  const char* binary = std::getenv("SEINE_BIN");
-  if (!binary) throw std::runtime_error("SEINE_BIN is not set");
-  const Folder folder;
-  const std::string out = folder / "out", err = folder / "err";
-
-  Words words{binary};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  Words environment = clean_environment(extra_environment);
-  const auto pointers = [](Words& texts) {
-    std::vector<char*> all;
-    for (std::string& text : texts) all.push_back(text.data());
-    all.push_back(nullptr);
-    return all;
-  };
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT, 0600);
-  posix_spawn_file_actions_addopen(&files, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT, 0600);
-  pid_t child = 0;
-  const int fault = posix_spawn(&child, binary, &files, nullptr, pointers(words).data(), pointers(environment).data());
-  posix_spawn_file_actions_destroy(&files);
-  if (fault != 0) throw std::runtime_error("cannot start " + std::string(binary));
-  int status = 0;
-  waitpid(child, &status, 0);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), content(out), content(err)};
+// The path of a new file.
+std::string written(const Folder& folder, const std::string& name, const std::string& text) {
+  write_text(folder / name, text);
+  return folder / name;
 }
 
 bool has(const std::string& text, const std::string& part) {
@@ -114,7 +39,7 @@ void expect_error(const Words& arguments, int code, const std::string& part) {
   SCOPED_TRACE(shown + "\n" + ended.err);
   EXPECT_EQ(ended.code, code);
   EXPECT_EQ(ended.out, "");
-  const Words errors = ended.lines("seine: error: ");
+  const Words errors = ended.error_lines();
   ASSERT_EQ(errors.size(), 1u);
   EXPECT_TRUE(has(errors[0], part)) << part;
 }
@@ -122,12 +47,12 @@ void expect_error(const Words& arguments, int code, const std::string& part) {
 // A complete `select` on a pool that is not there, with further words.
 Words select(const Words& more = {}, const std::string& strategy = "k_center") {
   Words words{"select", "--strategy", strategy, "--out", "/tmp/seine_cli_test.h5", "--pool", "/none/pool.h5"};
-  words.insert(words.end(), more.begin(), more.end());
+  append(words, more);
   return words;
 }
 Words select_10(const Words& more = {}, const std::string& strategy = "k_center") {
   Words words = select({"--batch", "10"}, strategy);
-  words.insert(words.end(), more.begin(), more.end());
+  append(words, more);
   return words;
 }
 
@@ -158,7 +83,7 @@ TEST(Help, WithoutACommandItGoesToStandardError) {
   EXPECT_EQ(ended.code, 64);
   EXPECT_EQ(ended.out, "");
   EXPECT_TRUE(has(ended.err, "Usage: seine COMMAND"));
-  EXPECT_EQ(ended.lines("seine: error: ").size(), 1u);
+  EXPECT_EQ(ended.error_lines().size(), 1u);
 }
 
 TEST(Version, NamesTheBuildAndItsLibraries) {
@@ -270,7 +195,7 @@ TEST(Request, IsTakenWhenItIsRight) {
 
 TEST(Config, GivesOptionsAndTheCommandLineWins) {
   const Folder folder;
-  const std::string config = folder.write("ok.toml", R"(
+  const std::string config = written(folder, "ok.toml", R"(
 pool = ["/none/from_config.h5"]
 strategy = "k_center"
 batch = 0            # wrong on purpose: the command line mends it
@@ -292,8 +217,8 @@ first = "bogus"
 
 TEST(Config, TakesPairsAsAnArrayToo) {
   const Folder folder;
-  const std::string right = folder.write("right.toml", "set = [\"first=random\"]\nbatch = 3\n");
-  const std::string wrong = folder.write("wrong.toml", "set = [\"first=random\", \"first=max_norm\"]\nbatch = 3\n");
+  const std::string right = written(folder, "right.toml", "set = [\"first=random\"]\nbatch = 3\n");
+  const std::string wrong = written(folder, "wrong.toml", "set = [\"first=random\", \"first=max_norm\"]\nbatch = 3\n");
   expect_error(select({"--config", right}), 66, "/none/pool.h5");
   expect_error(select({"--config", wrong}), 64, "twice");
 }
@@ -301,7 +226,7 @@ TEST(Config, TakesPairsAsAnArrayToo) {
 TEST(Config, FaultsNameTheKey) {
   const Folder folder;
   const auto expect_fault = [&](const std::string& text, const std::string& part) {
-    expect_error(select_10({"--config", folder.write("bad.toml", text)}), 64, part);
+    expect_error(select_10({"--config", written(folder, "bad.toml", text)}), 64, part);
   };
   expect_fault("bathc = 5", "bathc");
   expect_fault("bathc = 5", "batch, ");      // the known ones
@@ -353,7 +278,7 @@ TEST(Strategies, One) {
 Words plan(const Words& more = {}) {
   Words words{"plan", "--rows",  "1000000", "--dim",     "256", "--strategy",    "k_center",          "--batch",
               "1000", "--ranks", "4",       "--threads", "2",   "--calibration", "/none/machine.json"};
-  words.insert(words.end(), more.begin(), more.end());
+  append(words, more);
   return words;
 }
 
@@ -378,14 +303,14 @@ TEST(Plan, RefusesWhatTheRunRefuses) {
   const std::string pool = folder / "three/part-00000.h5", other = folder / "four/part-00000.h5";
   const auto expect_both = [&](const Words& more, int code, const std::string& part) {
     Words words{"--pool", pool, "--strategy", "k_center", "--batch", "3", "--device", "cpu"};
-    words.insert(words.end(), more.begin(), more.end());
+    append(words, more);
     Words select{"select"}, plan{"plan"};
-    select.insert(select.end(), words.begin(), words.end());
-    plan.insert(plan.end(), words.begin(), words.end());
+    append(select, words);
+    append(plan, words);
     expect_error(select, code, part);
     expect_error(plan, code, part);
   };
-  const std::string out = folder / "batch.h5", broken = folder.write("broken.json", "{");
+  const std::string out = folder / "batch.h5", broken = written(folder, "broken.json", "{");
   for (const char* list : {"--labelled", "--pending", "--exclude", "--candidates"}) {
     expect_both({"--out", out, list, "/none/ids.csv"}, 66, "/none/ids.csv");
     expect_both({"--out", out, list, broken}, 65, "broken.json");
@@ -401,7 +326,7 @@ TEST(Plan, RefusesWhatTheRunRefuses) {
 
 TEST(Plan, IsAJobScript) {
   const Folder folder;
-  const std::string pending = folder.write("a b.csv", "id\n1\n"), out = folder / "o.h5";
+  const std::string pending = written(folder, "a b.csv", "id\n1\n"), out = folder / "o.h5";
   const Ended ended = run(plan({"--seed", "7", "--set", "first=random", "--pending", pending, "--out", out}));
   EXPECT_EQ(ended.code, 0) << ended.err;
   EXPECT_EQ(ended.err, "");
@@ -477,7 +402,7 @@ TEST(Memory, LargerPoolsAreStreamedToTheSameBatch) {
                 "cpu",
                 "--out",
                 folder / "batch.csv"};
-    words.insert(words.end(), more.begin(), more.end());
+    append(words, more);
     return run(words);
   };
   const Ended resident = select({}), streamed = select({"--memory", "0.05"}), impossible = select({"--memory", "0.01"});
@@ -541,3 +466,4 @@ TEST(Synth, PrintsOneLineAndInspectReadsIt) {
 }
 
 }  // namespace
+}  // namespace seine::test

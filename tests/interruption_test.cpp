@@ -68,8 +68,7 @@ std::string digest_in(const Ended& ended) {
 
 // Until a run has made this file, and a little more.
 void wait_for(const std::string& path, double more) {
-  for (int tick = 0; tick < 6000 && !fs::exists(path); ++tick)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  wait_for_file(path, 30);
   std::this_thread::sleep_for(std::chrono::duration<double>(more));
 }
 

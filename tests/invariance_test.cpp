@@ -1,10 +1,7 @@
 // Every strategy x {exact, merge} x ranks x threads x shards x {cpu, checked} x {resident, streamed}: the same bytes.
 // One launch covers all rank counts up to its own: the first n ranks run, the others sleep.
-#include <chrono>
 #include <cstring>
-#include <filesystem>
 #include <optional>
-#include <thread>
 
 #include "selecting.hpp"
 
@@ -42,31 +39,6 @@ std::vector<Request> requests() {
   return requests;
 }
 
-template <class T>
-void append(std::string& bytes, const std::vector<T>& values) {
-  bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
-}
-
-std::string bytes_of(double value) {
-  char bytes[sizeof value];
-  std::memcpy(bytes, &value, sizeof value);
-  return {bytes, sizeof value};
-}
-
-// Everything that a batch file says, apart from where and when it ran.
-std::string bytes_of(const Batch& batch) {
-  std::string bytes;
-  append(bytes, batch.selection.rows);
-  append(bytes, batch.selection.scores);
-  append(bytes, batch.selection.gains);
-  for (std::size_t i = 0; i < batch.selection.rows.size(); ++i) bytes += batch.ids.as_text(i) + "\n";
-  const Certificate& c = batch.certificate;
-  bytes += batch.digest + batch.pool_fingerprint + c.kind + c.objective + c.bound_kind;
-  for (const double value : {c.value, c.bound, c.ratio, c.random, static_cast<double>(c.rows)})
-    bytes += bytes_of(value);
-  return bytes + std::to_string(batch.candidates) + (batch.truncated ? "t" : "") + std::to_string(batch.pool_rows);
-}
-
 // The first difference, for the message.
 std::string difference(const Batch& got, const Batch& want) {
   for (std::size_t t = 0; t < std::min(got.selection.rows.size(), want.selection.rows.size()); ++t) {
@@ -81,12 +53,6 @@ std::string difference(const Batch& got, const Batch& want) {
   return testing::PrintToString(got.certificate.value) + " " + testing::PrintToString(got.certificate.bound) + " " +
          testing::PrintToString(got.certificate.random) + " is not " + testing::PrintToString(want.certificate.value) +
          " " + testing::PrintToString(want.certificate.bound) + " " + testing::PrintToString(want.certificate.random);
-}
-
-// Ranks that are left out sleep: at a barrier they would take the processor from those that work.
-void wait_for(const std::string& path) {
-  for (int tick = 0; tick < 60000 && !std::filesystem::exists(path); ++tick)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
 // `whole`: the full product of ranks, shards and threads; else threads go with the shards.
@@ -112,7 +78,7 @@ void expect_invariant(const Scenario& scenario, bool whole) {
       want[i] = bytes_of(reference.emplace_back(select_on(alone, all[i], pools[0], "cpu", 1)));
     write_text(flag + "0", "");
   }
-  wait_for(flag + "0");
+  wait_for_file(flag + "0");
   for (std::string& bytes : want) world().broadcast(bytes);
 
   for (int ranks = 1; ranks <= world().size(); ++ranks) {
@@ -141,7 +107,7 @@ void expect_invariant(const Scenario& scenario, bool whole) {
       group.barrier();
       if (world().is_root()) write_text(done, "");
     }
-    wait_for(done);
+    wait_for_file(done);
     world().barrier();
   }
 }

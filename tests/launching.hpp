@@ -12,8 +12,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -30,11 +28,6 @@ namespace seine::test {
 
 using Words = std::vector<std::string>;
 constexpr double kLimitSeconds = 20;
-
-inline std::string content(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 inline void append(Words& to, const Words& more) {
   to.insert(to.end(), more.begin(), more.end());
@@ -55,14 +48,14 @@ struct Ended {
   }
 };
 
-// SEINE_BIN with some words under mpirun, while it runs.
+// SEINE_BIN with some words, while it runs.
 class Launched {
  public:
-  Launched(int ranks, const Words& words) {
-    Words all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
-                 "--oversubscribe", std::getenv("SEINE_BIN")};
-    append(all, words);
-    std::vector<char*> argv = pointers(all);
+  // Under mpirun.
+  Launched(int ranks, const Words& words) : Launched(under_mpirun(ranks, words), Words{}) {}
+  // Any command; `variables`, NAME=VALUE, come to those of this process that no launcher of it made.
+  Launched(Words command, Words variables) {
+    std::vector<char*> argv = pointers(command);
     posix_spawn_file_actions_t files;
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
@@ -72,14 +65,13 @@ class Launched {
     posix_spawnattr_init(&how);
     posix_spawnattr_setflags(&how, POSIX_SPAWN_SETPGROUP);  // a group of its own, so that a hang can be ended
     posix_spawnattr_setpgroup(&how, 0);
-    // Two launches must not race to create one session folder.
-    Words variables = {"OMPI_MCA_orte_tmpdir_base=" + folder_.path()};
+    variables.push_back("OMPI_MCA_orte_tmpdir_base=" + folder_.path());  // or two launches race to create one folder
     for (char** variable = environ; *variable; ++variable)
-      if (!std::string_view(*variable).starts_with("OMPI_MCA_orte_tmpdir_base=")) variables.emplace_back(*variable);
+      if (!is_of_launcher(*variable)) variables.emplace_back(*variable);
     const int failed = posix_spawnp(&launcher_, argv[0], &files, &how, argv.data(), pointers(variables).data());
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&how);
-    if (failed != 0) throw std::runtime_error("cannot start " + all[0]);
+    if (failed != 0) throw std::runtime_error("cannot start " + command[0]);
   }
 
   // Ends the whole group after the limit.
@@ -125,6 +117,18 @@ class Launched {
   double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
 
  private:
+  static Words under_mpirun(int ranks, const Words& words) {
+    Words all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
+                 "--oversubscribe", std::getenv("SEINE_BIN")};
+    append(all, words);
+    return all;
+  }
+  static bool is_of_launcher(std::string_view variable) {
+    for (const char* prefix :
+         {"OMPI_COMM", "OMPI_UNIVERSE", "OMPI_MCA_ess", "OMPI_MCA_orte", "PMIX_", "PMI_", "SLURM_"})
+      if (variable.starts_with(prefix)) return true;
+    return false;
+  }
   static std::vector<char*> pointers(Words& words) {
     std::vector<char*> out;
     for (std::string& word : words) out.push_back(word.data());

@@ -5,11 +5,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <stdexcept>
+#include <thread>
 
 #include "seine/random.hpp"
 
@@ -183,6 +187,17 @@ void write_text(const std::string& path, const std::string& text) {
   check(file != nullptr, path);
   const bool whole = std::fwrite(text.data(), 1, text.size(), file) == text.size();
   check((std::fclose(file) == 0) && whole, path);
+}
+
+std::string content(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void wait_for_file(const std::string& path, double limit_seconds) {
+  constexpr double kTick = 0.005;
+  for (double waited = 0; waited < limit_seconds && !std::filesystem::exists(path); waited += kTick)
+    std::this_thread::sleep_for(std::chrono::duration<double>(kTick));
 }
 
 std::vector<std::string> write_pool(const TestPool& pool, const Storage& storage, const std::string& folder) {

@@ -47,6 +47,9 @@ std::vector<std::int64_t> uneven_shards(std::int64_t rows, int shards);  // one 
 // Writes the pool into `folder`; the paths, in order.
 std::vector<std::string> write_pool(const TestPool& pool, const Storage& storage, const std::string& folder);
 void write_text(const std::string& path, const std::string& text);
+std::string content(const std::string& path);  // of a file; empty where there is none
+// Until this file is there. Asleep: ranks at a barrier would take the processor from those that work.
+void wait_for_file(const std::string& path, double limit_seconds = 600);
 
 // --- Pools. Deterministic on every machine: only integers, sums and products of draws. ---
 
@@ -87,6 +90,7 @@ class Folder {
   Folder(const Folder&) = delete;
   Folder& operator=(const Folder&) = delete;
   const std::string& path() const { return path_; }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
   std::vector<std::string> names() const;  // of the files in it, sorted
 
  private:

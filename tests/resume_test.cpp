@@ -7,8 +7,6 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <thread>
 
 #include "errors.hpp"
@@ -21,32 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string content_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 // --- Stopped after every step, on 1 to 4 ranks ---
-
-// Everything that a batch file says of what was chosen and how good it is.
-std::string bytes_of(const Batch& batch) {
-  std::string bytes = batch.digest + batch.pool_fingerprint + batch.certificate.kind;
-  const auto add = [&](const auto& values) {
-    bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]);
-  };
-  add(batch.selection.rows);
-  add(batch.selection.scores);
-  add(batch.selection.gains);
-  const Certificate& c = batch.certificate;
-  add(std::vector<double>{c.value, c.bound, c.ratio, c.random});
-  return bytes;
-}
-
-// Ranks that are left out sleep: at a barrier they would take the processor from those that work.
-void wait_for(const std::string& path) {
-  for (int tick = 0; tick < 12000 && !fs::exists(path); ++tick)
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-}
 
 struct Outcome {
   int code = 0;  // of the error; 0: the batch is there
@@ -119,7 +92,7 @@ int expect_same_after_stops(const Request& request, const std::vector<PoolReques
       outcome = start(group, again, steps, again.pool.threads);
       if (group.is_root()) write_text(done, "");
     }
-    wait_for(done);
+    wait_for_file(done);
     outcome.code = world().broadcast(outcome.code);
     world().broadcast(outcome.bytes);
     world().barrier();
@@ -237,7 +210,7 @@ TEST(Signals, BetweenPicks) {
   const Outcome stopped = start(world(), setting.request, 0, 1, console);
   EXPECT_EQ(stopped.code, 75) << stopped.text;
   if (world().is_root()) {
-    const Checkpoint kept = Checkpoint::from_bytes(content_of(setting.path()), setting.path());
+    const Checkpoint kept = Checkpoint::from_bytes(content(setting.path()), setting.path());
     EXPECT_EQ(kept.selections.at({0, 0}).selection.rows.size(), 17u);
     std::set<std::int64_t> rows;  // of all ranks: 581 candidates are left, of which nearly all were looked at
     for (const KnownGain& gain : kept.selections.at({0, 0}).gains) rows.insert(gain.row);
@@ -313,7 +286,7 @@ TEST(File, TheOlderOneIsTakenWhereTheNewestIsDamaged) {
   for (const bool is_there : {true, false}) {
     setting.stop_twice();
     if (world().is_root()) {
-      const std::string whole = content_of(setting.path());
+      const std::string whole = content(setting.path());
       fs::remove(setting.path());
       if (is_there) write_text(setting.path(), whole.substr(0, whole.size() - 3));
     }
@@ -335,7 +308,7 @@ TEST(File, WhereBothAreDamagedOnlyRestartHelps) {
   const Setting setting;
   setting.stop_twice();
   if (world().is_root())
-    for (const std::string& path : {setting.path(), setting.older()}) write_text(path, content_of(path) + "x");
+    for (const std::string& path : {setting.path(), setting.older()}) write_text(path, content(path) + "x");
   const Outcome refused = start(world(), setting.request, 0);
   EXPECT_EQ(refused.code, 65);
   EXPECT_NE(refused.text.find("damaged"), std::string::npos) << refused.text;
@@ -352,7 +325,7 @@ TEST(File, OfSomebodyElseIsLeftAlone) {
   EXPECT_EQ(start(world(), request, 0).code, 65);
   request.restart = true;
   EXPECT_EQ(start(world(), request, 0).code, 73);
-  EXPECT_EQ(content_of(setting.path()), "my thesis");
+  EXPECT_EQ(content(setting.path()), "my thesis");
   world().barrier();
   request.force = true;
   EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);

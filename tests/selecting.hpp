@@ -71,6 +71,22 @@ inline testing::AssertionResult near(double got, double want, double relative, d
                                      << testing::PrintToString(want);
 }
 
+// Everything that a batch file says, apart from where and when it ran.
+inline std::string bytes_of(const Batch& batch) {
+  std::string bytes;
+  const auto add = [&](const auto& values) {
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]);
+  };
+  add(batch.selection.rows);
+  add(batch.selection.scores);
+  add(batch.selection.gains);
+  for (std::size_t i = 0; i < batch.selection.rows.size(); ++i) bytes += batch.ids.as_text(i) + "\n";
+  const Certificate& c = batch.certificate;
+  bytes += batch.digest + batch.pool_fingerprint + c.kind + c.objective + c.bound_kind;
+  add(std::vector<double>{c.value, c.bound, c.ratio, c.random, static_cast<double>(c.rows)});
+  return bytes + std::to_string(batch.candidates) + (batch.truncated ? "t" : "") + std::to_string(batch.pool_rows);
+}
+
 // Rows exactly; values to what float32 distances and similarities allow.
 inline void expect_answer(const Batch& batch, const Answer& answer, const View& view, const Request& request) {
   const double relative = request.strategy == "badge" || request.strategy == "log_det" ? 1e-5 : 1e-6;

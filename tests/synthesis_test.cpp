@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <set>
 
+#include "errors.hpp"
 #include "pools.hpp"
 #include "reading/hdf5.hpp"
 #include "seine/error.hpp"
@@ -70,12 +71,7 @@ std::vector<std::string> words(const std::string& folder) {
 }
 
 Exit code_of(const SynthesisRequest& request) {
-  try {
-    synthesise(request, world(), Console());
-  } catch (const Error& error) {
-    return error.code();
-  }
-  return Exit::done;
+  return error_of([&] { synthesise(request, world(), Console()); }).code();
 }
 
 TEST(Synthesis, SameRowsForAnyShardsAndRanks) {
