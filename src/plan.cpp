@@ -8,14 +8,13 @@
 
 #include "engines/merge.hpp"
 #include "residency.hpp"
+#include "seine/bytes.hpp"
 #include "seine/certificate.hpp"
 #include "seine/ownership.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {
 namespace {
-
-constexpr double kGiB = 1 << 30;
 
 double stored_bytes(const std::string& type) {
   return type == "float16" ? 2 : type == "float64" ? 8 : 4;
@@ -123,7 +122,7 @@ class Planner {
   // Before a row is loaded: the process, the roles of the rows while they are looked for in two lists, and what reading
   // text leaves behind.
   std::int64_t in_use_on(int ranks) const {
-    constexpr std::int64_t kRoles = 2, kText = 2 << 20;
+    constexpr std::int64_t kRoles = 2, kText = 2 * kMiB;
     return process_bytes(ranks, plan_.threads) + kRoles * Ownership::largest_share(pool_.rows, ranks) +
            (pool_.text_ids ? kText : 0);
   }
@@ -147,7 +146,7 @@ class Planner {
     if (!plan_.possible)
       plan_.obstacle = fmt::format(
           "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives {:.3f}: use {}",
-          static_cast<double>(plan_.least_bytes) / kGiB, *request_.pool.memory_gib, what_would_do(given));
+          in_gib(plan_.least_bytes), *request_.pool.memory_gib, what_would_do(given));
   }
 
   // At most: the lists of near rows that facility location keeps, in half of what is left. How much of it they take is
@@ -162,7 +161,7 @@ class Planner {
   }
 
   std::string what_would_do(double given) const {
-    const std::string memory = fmt::format("--memory {:.3f}", static_cast<double>(plan_.least_bytes) / kGiB + 0.001);
+    const std::string memory = fmt::format("--memory {:.3f}", in_gib(plan_.least_bytes) + 0.001);
     constexpr int kMostRanks = 1 << 16;
     for (int ranks = 2 * ranks_; ranks <= kMostRanks && ranks <= pool_.rows; ranks *= 2) {
       const MemoryNeed need = need_on(ranks);

@@ -11,6 +11,7 @@
 #include "backend/by_nearest.hpp"
 #include "engines/coverage_bound.hpp"
 #include "engines/shadows.hpp"
+#include "seine/bytes.hpp"
 #include "seine/certificate.hpp"
 #include "seine/ownership.hpp"
 #include "seine/pick.hpp"
@@ -19,7 +20,6 @@
 namespace seine {
 namespace {
 
-constexpr std::int64_t kMiB = 1 << 20;
 constexpr std::int64_t kOfThread = kMiB / 4;    // stacks and scratch of a thread while it selects
 constexpr std::int64_t kUnmeasured = 4 * kMiB;  // beside, of commands without a batch: theirs were not measured
 

@@ -8,6 +8,7 @@
 #include "pools.hpp"
 #include "reading/loader.hpp"
 #include "residency.hpp"
+#include "seine/bytes.hpp"
 #include "seine/input.hpp"
 #include "seine/strategy.hpp"
 #include "seine/synthesis.hpp"
@@ -15,8 +16,6 @@
 
 namespace seine::test {
 namespace {
-
-constexpr double kGiB = 1 << 30;
 
 PoolShape shape_of(std::int64_t rows, std::int64_t dim, std::int64_t classes = 10, std::int64_t passes = 2) {
   PoolShape shape;
@@ -139,7 +138,7 @@ TEST(Plan, SaysWhatCannotBeDoneAndWhatWouldDo) {
   EXPECT_NE(refused.obstacle.find("--ranks 16 or --memory"), std::string::npos) << refused.obstacle;
   EXPECT_FALSE(plan(shape, request, 8, {}).possible);
   EXPECT_TRUE(plan(shape, request, 16, {}).possible);
-  request.pool.memory_gib = static_cast<double>(refused.least_bytes) / kGiB + 0.001;
+  request.pool.memory_gib = in_gib(refused.least_bytes) + 0.001;
   EXPECT_TRUE(plan(shape, request, 4, {}).possible);
 }
 

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "seine/bytes.hpp"
 #include "seine/console.hpp"
 #include "seine/pool.hpp"
 #include "seine/request.hpp"
@@ -40,7 +41,7 @@ struct Task {
   int level = 0;           // 0: the pool or a partition; above: nodes of the merge tree
   bool unit_rows = false;  // embeddings were divided by their 2-norm
   const Prior* prior = nullptr;
-  std::int64_t memory = 1 << 30;     // bytes that an engine may use beside its pools, on this rank
+  std::int64_t memory = kGiB;        // bytes that an engine may use beside its pools, on this rank
   const Pool* ground = nullptr;      // rows whose coverage counts; null: the pool itself
   const BestScores* best = nullptr;  // instead of the pool's scores
   const Console* console = nullptr;  // on rank 0 of the job, else null

@@ -10,6 +10,7 @@
 #include "cli/request_options.hpp"
 #include "cli/resources.hpp"
 #include "residency.hpp"
+#include "seine/bytes.hpp"
 #include "seine/input.hpp"
 #include "seine/pool_paths.hpp"
 #include "seine/roles.hpp"
@@ -18,8 +19,6 @@
 
 namespace seine {
 namespace {
-
-constexpr double kMiB = 1 << 20, kGiB = 1 << 30;
 
 std::string short_number(double value) {
   return value < 10 ? fmt::format("{:.2g}", value) : fmt::format("{:.0f}", value);
@@ -31,7 +30,7 @@ std::string in_words(const Range& range, const char* unit = "") {
 }
 
 std::string gib(std::int64_t bytes) {
-  return fmt::format("{:.3f} GiB", static_cast<double>(bytes) / kGiB);
+  return fmt::format("{:.3f} GiB", in_gib(bytes));
 }
 
 nlohmann::ordered_json as_json(const Range& range) {
@@ -173,7 +172,7 @@ class PlanCommand : public Command {
                          ? fmt::format("vectors streamed ({} would hold them)", gib(planned.resident_bytes))
                          : fmt::format("all in memory (at least {})", gib(planned.least_bytes))));
     const Range& bytes = planned.bytes_read;
-    line("bytes read", in_words(bytes * (1 / kGiB), " GiB"));
+    line("bytes read", in_words(bytes * in_gib(1), " GiB"));
     line("rounds", in_words(planned.rounds));
     line("seconds", in_words(planned.seconds()));
     for (const auto& [name, range] : phases(planned)) line("", fmt::format("{} {}", name, in_words(range)));

@@ -16,12 +16,12 @@
 #include <vector>
 
 #include "residency.hpp"
+#include "seine/bytes.hpp"
 
 namespace seine {
 namespace {
 
 constexpr double kUnlimited = std::numeric_limits<double>::infinity();
-constexpr double kKiB = 1024.0, kMiB = 1024.0 * kKiB, kGiB = 1024.0 * kMiB;
 
 // --- CPUs ---
 

@@ -15,6 +15,7 @@
 #include "reading/file_rows.hpp"
 #include "reading/fingerprint.hpp"
 #include "scorer.hpp"
+#include "seine/bytes.hpp"
 #include "seine/error.hpp"
 #include "seine/stop.hpp"
 #include "stopwatch.hpp"
@@ -308,7 +309,7 @@ void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, 
       throw Error(Exit::system,
                   fmt::format("a rank needs {:.3f} GiB more for the chunks of the pool, or a $TMPDIR with "
                               "room for its rows",
-                              static_cast<double>(chunks.least() - room->left()) / (1 << 30)));
+                              in_gib(chunks.least() - room->left())));
     const std::int64_t kept = std::clamp(room->left() / 4 - chunks.inflating, chunks.fewest, chunks.all);
     files.keep_chunks(kept);
     room->take(chunks.inflating + kept);
@@ -318,22 +319,21 @@ void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, 
 }  // namespace
 
 Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request) {
-  constexpr std::int64_t kUnknown = std::int64_t{1} << 30;
   if (request.stream_room) return {std::make_shared<Room>(*request.stream_room), true};
-  if (!request.memory_gib) return {std::make_shared<Room>(kUnknown), false};
-  const double left = *request.memory_gib * (1 << 30) - static_cast<double>(resident_bytes());
+  if (!request.memory_gib) return {std::make_shared<Room>(kGiB), false};
+  const double left = *request.memory_gib * kGiB - static_cast<double>(resident_bytes());
   const bool streams = comm.max(fits(need, left) ? 0 : 1) > 0;
   const double own_room = left - static_cast<double>(streams ? need.streamed() : need.most());
   const double room = -comm.max(-own_room);
   comm.agree([&] {
     if (own_room >= 0) return;
     // What the process has in memory already differs a little from run to run.
-    constexpr double kMargin = 2 << 20;
-    throw Error(Exit::system,
-                fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
-                            "{:.3f}: use more ranks or more memory",
-                            std::ceil((*request.memory_gib + (kMargin - own_room) / (1 << 30)) * 1000) / 1000,
-                            *request.memory_gib));
+    constexpr double kMargin = 2 * kMiB;
+    throw Error(
+        Exit::system,
+        fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
+                    "{:.3f}: use more ranks or more memory",
+                    std::ceil((*request.memory_gib + (kMargin - own_room) / kGiB) * 1000) / 1000, *request.memory_gib));
   });
   return {std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62))), streams, true};
 }
@@ -379,7 +379,7 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
     console->info(
         fmt::format("the vectors of this pool do not fit --memory: up to {:.3f} GiB of each rank keep the rows that "
                     "are wanted most, the others are read again",
-                    static_cast<double>(room->left()) / (1 << 30)));
+                    in_gib(room->left())));
   Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
   std::string fingerprint = loading->fingerprint().text(comm, shape);
