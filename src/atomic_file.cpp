@@ -1,6 +1,5 @@
 #include "atomic_file.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
@@ -11,9 +10,9 @@
 #include <filesystem>
 #include <string_view>
 #include <system_error>
-#include <utility>
 #include <vector>
 
+#include "descriptor.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -25,22 +24,6 @@ namespace fs = std::filesystem;
   throw Error(Exit::cannot_create,
               fmt::format("cannot write {}: {}", path, std::generic_category().message(error_number)));
 }
-
-class Descriptor {
- public:
-  Descriptor(const std::string& path, int flags) : number_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int number() const { return number_; }
-  explicit operator bool() const { return number_ >= 0; }
-  bool close() { return ::close(std::exchange(number_, -1)) == 0; }
-
- private:
-  int number_;
-};
 
 bool sync(const Descriptor& file) {
   // Some file systems have no fsync; their data are as safe as they get.

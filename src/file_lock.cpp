@@ -1,6 +1,5 @@
 #include "file_lock.hpp"
 
-#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -23,9 +22,9 @@ std::string who_am_i() {
   return fmt::format("process {} on {} since {:%Y-%m-%dT%H:%M:%SZ}", ::getpid(), host_name(), fmt::gmtime(now));
 }
 
-std::string content_of(int descriptor) {
+std::string content_of(const Descriptor& file) {
   std::array<char, 512> text{};
-  const ssize_t size = ::pread(descriptor, text.data(), text.size(), 0);
+  const ssize_t size = ::pread(file.number(), text.data(), text.size(), 0);
   return size > 0 ? std::string(text.data(), static_cast<std::size_t>(size)) : "another run";
 }
 
@@ -38,36 +37,32 @@ FileLock::FileLock(const std::string& path) : path_(path) {
 }
 
 FileLock::~FileLock() {
-  if (descriptor_ < 0) return;
-  ::unlink(lock_path_.c_str());
-  ::close(descriptor_);
+  if (file_) ::unlink(lock_path_.c_str());  // before the lock ends
 }
 
 // False where the file vanished meanwhile: its holder has just ended.
 bool FileLock::take() {
-  descriptor_ = ::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-  if (descriptor_ < 0) return true;
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+  file_ = Descriptor(lock_path_, O_RDWR | O_CREAT | O_NOFOLLOW);
+  if (!file_) return true;
+  if (::flock(file_.number(), LOCK_EX | LOCK_NB) != 0) {
     const int reason = errno;
-    const std::string holder = content_of(descriptor_);
-    ::close(descriptor_);
-    descriptor_ = -1;
+    const std::string holder = content_of(file_);
+    file_ = {};
     if (reason == EINTR) return false;
     if (reason != EWOULDBLOCK) return true;
     throw Error(Exit::cannot_create, fmt::format("{}: in use by {}", path_, holder));
   }
   struct stat mine {
   }, there{};
-  const bool is_there = ::fstat(descriptor_, &mine) == 0 && ::stat(lock_path_.c_str(), &there) == 0 &&
+  const bool is_there = ::fstat(file_.number(), &mine) == 0 && ::stat(lock_path_.c_str(), &there) == 0 &&
                         mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
   if (!is_there) {
-    ::close(descriptor_);
-    descriptor_ = -1;
+    file_ = {};
     return false;
   }
   const std::string holder = who_am_i();
   [[maybe_unused]] const bool is_named =  // a full disk only leaves the next one without a name
-      ::ftruncate(descriptor_, 0) == 0 && ::pwrite(descriptor_, holder.data(), holder.size(), 0) > 0;
+      ::ftruncate(file_.number(), 0) == 0 && ::pwrite(file_.number(), holder.data(), holder.size(), 0) > 0;
   return true;
 }
 

@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "descriptor.hpp"
+
 namespace seine {
 
 class FileLock {
@@ -19,7 +21,7 @@ class FileLock {
   bool take();
 
   std::string path_, lock_path_;
-  int descriptor_ = -1;
+  Descriptor file_;
 };
 
 }  // namespace seine

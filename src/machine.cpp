@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "atomic_file.hpp"
+#include "descriptor.hpp"
 #include "engines/rule_state.hpp"
 #include "engines/symmetric.hpp"
 #include "reading/loader.hpp"
@@ -352,15 +353,14 @@ class Calibration {
 
   // By the clock, after the file was forgotten where the system does that.
   static double stored_byte_of(const std::string& path) {
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) return Machine().stored_byte;
-    fdatasync(file);
-    posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+    const Descriptor file(path, O_RDONLY);
+    if (!file) return Machine().stored_byte;
+    fdatasync(file.number());
+    posix_fadvise(file.number(), 0, 0, POSIX_FADV_DONTNEED);
     std::vector<char> part(1 << 20);
     const auto now = std::chrono::steady_clock::now();
     double bytes = 0;
-    for (ssize_t got = 0; (got = read(file, part.data(), part.size())) > 0;) bytes += static_cast<double>(got);
-    close(file);
+    for (ssize_t got = 0; (got = read(file.number(), part.data(), part.size())) > 0;) bytes += static_cast<double>(got);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - now).count();
     return bytes > 0 ? seconds / bytes : Machine().stored_byte;
   }

@@ -15,8 +15,8 @@
 #include <fstream>
 #include <initializer_list>
 #include <new>
-#include <utility>
 
+#include "descriptor.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -69,24 +69,21 @@ void limit_memory() {
 
 class Pipe {
  public:
-  Pipe() { usable_ = ::pipe2(ends_.data(), O_CLOEXEC) == 0; }
-  ~Pipe() {
-    close(0);
-    close(1);
+  Pipe() {
+    int ends[] = {-1, -1};
+    if (::pipe2(ends, O_CLOEXEC) != 0) return;
+    out_ = Descriptor(ends[0]);
+    in_ = Descriptor(ends[1]);
   }
-  Pipe(const Pipe&) = delete;
-  Pipe& operator=(const Pipe&) = delete;
-  explicit operator bool() const { return usable_; }
-  void close(std::size_t end) {
-    if (const int descriptor = std::exchange(ends_[end], -1); descriptor >= 0) ::close(descriptor);
-  }
+  explicit operator bool() const { return static_cast<bool>(in_); }
+  void close_in() { in_ = {}; }
   void write(const std::string& text) const {
-    if (::write(ends_[1], text.data(), text.size()) < 0) _exit(1);  // nobody listens any more
+    if (::write(in_.number(), text.data(), text.size()) < 0) _exit(1);  // nobody listens any more
   }
   std::string read_to_end() const {
     std::string text;
     std::array<char, 4096> buffer;
-    for (ssize_t got; (got = ::read(ends_[0], buffer.data(), buffer.size())) != 0;) {
+    for (ssize_t got; (got = ::read(out_.number(), buffer.data(), buffer.size())) != 0;) {
       if (got < 0 && errno != EINTR) break;
       if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
     }
@@ -94,8 +91,7 @@ class Pipe {
   }
 
  private:
-  std::array<int, 2> ends_{-1, -1};
-  bool usable_ = false;
+  Descriptor out_, in_;
 };
 
 [[noreturn]] void read_as_child(const std::string& path, const std::function<void(const SayNext&)>& read,
@@ -120,7 +116,7 @@ void try_in_child(const std::string& path, const std::function<void(const SayNex
   const pid_t child = pipe ? ::fork() : -1;
   if (child < 0) return;  // no room for another process: sound files need no fence
   if (child == 0) read_as_child(path, read, pipe);
-  pipe.close(1);
+  pipe.close_in();
   const std::string said = pipe.read_to_end();
   int status = 0;
   pid_t ended = 0;

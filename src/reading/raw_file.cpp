@@ -1,7 +1,6 @@
 #include "reading/raw_file.hpp"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,23 +22,23 @@ namespace {
 }
 
 // What the system says about a path; HDF5's own texts do not tell these cases apart.
-int open_regular(const std::string& path) {
+Descriptor open_regular(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) fail_open(path, errno);
   if (S_ISDIR(status.st_mode)) throw Error(Exit::no_input, path + ": expected an HDF5 file, found a directory");
   if (!S_ISREG(status.st_mode)) throw Error(Exit::no_input, path + ": expected an HDF5 file, found no regular file");
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) fail_open(path, errno);
-  return descriptor;
+  Descriptor file(path, O_RDONLY);
+  if (!file) fail_open(path, errno);
+  return file;
 }
 
 }  // namespace
 
-bool read_at(int descriptor, std::int64_t offset, std::size_t bytes, void* out) {
+bool read_at(const Descriptor& file, std::int64_t offset, std::size_t bytes, void* out) {
   auto* to = static_cast<std::byte*>(out);
   for (std::size_t done = 0; done < bytes;) {
     errno = 0;
-    const ssize_t got = ::pread(descriptor, to + done, bytes - done, offset + static_cast<std::int64_t>(done));
+    const ssize_t got = ::pread(file.number(), to + done, bytes - done, offset + static_cast<std::int64_t>(done));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return false;
     done += static_cast<std::size_t>(got);
@@ -47,19 +46,15 @@ bool read_at(int descriptor, std::int64_t offset, std::size_t bytes, void* out) 
   return true;
 }
 
-RawFile::RawFile(const std::string& path) : RawFile(open_regular(path)) {
+RawFile::RawFile(const std::string& path) : file_(open_regular(path)) {
   struct stat status {};
-  if (::fstat(descriptor_, &status) != 0) fail_open(path, errno);
+  if (::fstat(file_.number(), &status) != 0) fail_open(path, errno);
   if (status.st_size == 0) throw Error(Exit::bad_data, path + ": expected an HDF5 file, found an empty file");
-}
-
-RawFile::~RawFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void RawFile::read(std::int64_t offset, std::size_t bytes, void* out, const std::string& path,
                    const std::string& name) const {
-  if (read_at(descriptor_, offset, bytes, out)) return;
+  if (read_at(file_, offset, bytes, out)) return;
   const auto fail = [&](Exit code, const std::string& why) {
     throw Error(code, fmt::format("{}: dataset \"{}\": cannot be read: {}", path, name, why));
   };

@@ -10,34 +10,27 @@
 #include <utility>
 #include <vector>
 
+#include "descriptor.hpp"
+
 namespace seine {
 
 // Between rows that are read: cheaper to read over than to call the system again.
 inline constexpr std::int64_t kGapBytes = 4096;
 
 // All of these bytes; false: not so, and errno says why, 0 where the file ends before.
-bool read_at(int descriptor, std::int64_t offset, std::size_t bytes, void* out);
+bool read_at(const Descriptor& file, std::int64_t offset, std::size_t bytes, void* out);
 
-// Owns a descriptor. Move-only.
 class RawFile {
  public:
   // Errors: 66 not there or not readable, 65 empty, 71 no more files can be open, 74 the disk fails.
   explicit RawFile(const std::string& path);
-  RawFile(RawFile&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-  RawFile& operator=(RawFile&& other) noexcept {
-    std::swap(descriptor_, other.descriptor_);
-    return *this;
-  }
-  ~RawFile();
 
   // `path` and `name`, of the dataset, are for messages. Errors: 65 where the file ends before, 74 where the disk
   // fails.
   void read(std::int64_t offset, std::size_t bytes, void* out, const std::string& path, const std::string& name) const;
 
  private:
-  explicit RawFile(int descriptor) : descriptor_(descriptor) {}
-
-  int descriptor_;
+  Descriptor file_;
 };
 
 // Files by number. Whoever reads takes a file out and gives it back, so nobody else has it meanwhile.

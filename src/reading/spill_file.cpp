@@ -31,25 +31,20 @@ std::string folder_for_spills() {
 
 SpillFile::SpillFile(std::int64_t bytes) : folder_(folder_for_spills()) {
   const auto refuse = [&](const std::string& why) {
-    if (descriptor_ >= 0) ::close(descriptor_);
     throw Error(Exit::cannot_create, fmt::format("{}: no temporary file of {} bytes: {}", folder_, bytes, why));
   };
   struct statfs system {};
   if (::statfs(folder_.c_str(), &system) != 0) refuse(std::strerror(errno));
   if (is_in_memory(system)) refuse("a file system in memory");
   std::string path = (std::filesystem::path(folder_) / "seine_XXXXXX").string();
-  descriptor_ = ::mkostemp(path.data(), O_CLOEXEC);
-  if (descriptor_ < 0) refuse(std::strerror(errno));
+  file_ = Descriptor(::mkostemp(path.data(), O_CLOEXEC));
+  if (!file_) refuse(std::strerror(errno));
   ::unlink(path.c_str());
-  if (bytes == 0 || ::fallocate(descriptor_, 0, 0, bytes) == 0) return;
+  if (bytes == 0 || ::fallocate(file_.number(), 0, 0, bytes) == 0) return;
   if (errno != EOPNOTSUPP) refuse(std::strerror(errno));
   // Nothing can be reserved here.
   if (static_cast<double>(system.f_bavail) * static_cast<double>(system.f_bsize) < static_cast<double>(bytes))
     refuse(std::strerror(ENOSPC));
-}
-
-SpillFile::~SpillFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void SpillFile::fail(const char* what) const {
@@ -60,7 +55,7 @@ void SpillFile::fail(const char* what) const {
 void SpillFile::write(std::int64_t offset, std::size_t bytes, const void* from) const {
   const auto* at = static_cast<const std::byte*>(from);
   for (std::size_t done = 0; done < bytes;) {
-    const ssize_t put = ::pwrite(descriptor_, at + done, bytes - done, offset + static_cast<std::int64_t>(done));
+    const ssize_t put = ::pwrite(file_.number(), at + done, bytes - done, offset + static_cast<std::int64_t>(done));
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) fail("written");
     done += static_cast<std::size_t>(put);
@@ -68,7 +63,7 @@ void SpillFile::write(std::int64_t offset, std::size_t bytes, const void* from) 
 }
 
 void SpillFile::read(std::int64_t offset, std::size_t bytes, void* out) const {
-  if (!read_at(descriptor_, offset, bytes, out)) fail("read");
+  if (!read_at(file_, offset, bytes, out)) fail("read");
 }
 
 }  // namespace seine

@@ -6,16 +6,15 @@
 #include <cstdint>
 #include <string>
 
+#include "descriptor.hpp"
+
 namespace seine {
 
-// Owns a descriptor. Threads may write and read at once, different bytes.
+// Threads may write and read at once, different bytes.
 class SpillFile {
  public:
   // Of so many bytes, in $TMPDIR or /tmp. Error 73 where that is no disk, or one without room for them.
   explicit SpillFile(std::int64_t bytes);
-  SpillFile(const SpillFile&) = delete;
-  SpillFile& operator=(const SpillFile&) = delete;
-  ~SpillFile();
 
   // Error 74.
   void write(std::int64_t offset, std::size_t bytes, const void* from) const;
@@ -25,7 +24,7 @@ class SpillFile {
   [[noreturn]] void fail(const char* what) const;
 
   std::string folder_;
-  int descriptor_ = -1;
+  Descriptor file_;
 };
 
 }  // namespace seine
