@@ -7,7 +7,8 @@
 #include <optional>
 
 #include "engines/merge.hpp"
-#include "residency.hpp"
+#include "memory_need.hpp"
+#include "process_memory.hpp"
 #include "seine/bytes.hpp"
 #include "seine/certificate.hpp"
 #include "seine/ownership.hpp"

@@ -6,8 +6,8 @@
 
 #include "errors.hpp"
 #include "pools.hpp"
+#include "process_memory.hpp"
 #include "reading/loader.hpp"
-#include "residency.hpp"
 #include "seine/bytes.hpp"
 #include "seine/input.hpp"
 #include "seine/strategy.hpp"

@@ -9,13 +9,13 @@
 #include "cli/command.hpp"
 #include "cli/request_options.hpp"
 #include "cli/resources.hpp"
-#include "residency.hpp"
 #include "seine/bytes.hpp"
 #include "seine/input.hpp"
 #include "seine/pool_paths.hpp"
 #include "seine/roles.hpp"
 #include "seine/run.hpp"
 #include "seine/strategy.hpp"
+#include "wanted.hpp"
 
 namespace seine {
 namespace {

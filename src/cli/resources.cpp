@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "residency.hpp"
+#include "process_memory.hpp"
 #include "seine/bytes.hpp"
 
 namespace seine {

@@ -12,6 +12,7 @@
 
 #include "backend/row_kernel.hpp"
 #include "backend/workers.hpp"
+#include "process_memory.hpp"
 #include "reading/file_rows.hpp"
 #include "reading/fingerprint.hpp"
 #include "scorer.hpp"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "residency.hpp"
+#include "memory_need.hpp"
 #include "seine/console.hpp"
 #include "seine/input.hpp"
 #include "seine/pool.hpp"

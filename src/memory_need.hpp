@@ -6,41 +6,10 @@
 #include <cstdint>
 
 #include "seine/pool_files.hpp"
-#include "seine/request.hpp"
 #include "seine/row_store.hpp"
-#include "seine/rules.hpp"
+#include "wanted.hpp"
 
 namespace seine {
-
-struct Entry;
-
-// What of a row a command keeps.
-struct Wanted {
-  bool embeddings = false;
-  bool unit_rows = false;           // divided by their 2-norm
-  bool half_rows = false;           // float16 may stay float16
-  bool residuals = false;           // of the prediction, for gradient embeddings
-  bool residuals_by_label = false;  // covered rows take their label, where they have one, for the prediction
-  std::optional<ScoreKind> score;
-  std::int64_t best = 0;          // > 0: of the scores only this many best candidates, which is much quicker
-  double copies = 1;              // how often the vectors are in memory at most, if they are (merges move them)
-  bool regrouped = false;         // rows move between ranks
-  std::int64_t batch = 0;         // picks that are kept beside the rows
-  std::int64_t row_state = 0;     // bytes that an engine keeps of each row
-  std::int64_t fixed_state = 0;   // bytes that it keeps beside
-  std::int64_t copied_rows = 0;   // of all ranks, while a batch is selected: ground rows, rows that were kept
-  std::int64_t sampled_rows = 0;  // of all ranks, while it is certified
-  int threads = 1;
-};
-
-// Of `seine select`, and what it must find in the files.
-Wanted wanted_by(const Request& request, const Entry& entry, const PoolShape& shape);
-Needs needs_of(const Request& request, const Entry& entry);
-// Whether the labelled pool of the request is read, and what is kept of its rows.
-bool reads_labelled_pool(const Request& request, const Entry& entry);
-Wanted outside_of(Wanted wanted);
-
-RowFormat row_format(const PoolShape& shape, const Wanted& wanted);
 
 // Rows that a round of a batch fetches, where memory does not say fewer.
 inline std::int64_t rows_of_round(std::int64_t batch) {
@@ -76,12 +45,5 @@ inline bool fits(const MemoryNeed& need, double left) {
 std::int64_t streaming_bytes(const RowFormat& format, std::int64_t own_rows, double room);
 // How many of them stay in memory meanwhile.
 std::int64_t rows_kept(const RowFormat& format, std::int64_t own_rows, double room);
-
-// From now on memory that is freed is not kept for later: blocks of a MiB go back to the system at once.
-void return_freed_memory();
-// What the process has in memory now; and what one has before it opens a pool: program, libraries, launcher.
-std::int64_t resident_bytes();
-std::int64_t most_resident_bytes();  // since it started
-std::int64_t process_bytes(int ranks, int threads);
 
 }  // namespace seine
