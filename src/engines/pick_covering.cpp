@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <optional>
-#include <unordered_map>
 
+#include "engines/coverage.hpp"
 #include "engines/coverage_bound.hpp"
+#include "engines/near_lists.hpp"
 #include "engines/shadows.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
@@ -12,162 +14,6 @@
 
 namespace seine {
 namespace {
-
-// How far each own ground row is covered, now and after every earlier pick. A row's coverage rises seldom (after t
-// picks about log t times), so its history is short.
-class Coverage {
- public:
-  explicit Coverage(const Pool& ground)
-      : ground_(ground),
-        best_(similarities_before(ground, ground.columns.before)),
-        now_(best_.to_host()),
-        raised_at_(now_.size(), 0) {
-    for (const float best : now_) history_.push_back({{0, best}});
-  }
-
-  const float* best() const { return best_.data(); }
-  std::span<const float> on_host() const { return now_; }
-
-  // One more pick. Which rows it covers better is known from what changed, or from its list of near rows.
-  void raise(const Packed& pick) {
-    ++picks_;
-    seine::raise(ground_, pick, best_);
-    const std::vector<float> now = best_.to_host();
-    for (std::size_t i = 0; i < now.size(); ++i) raise_to(i, now[i], picks_);
-  }
-  void raise(const Near* list, std::int64_t length) {
-    ++picks_;
-    ground_.backend().raise_listed(list, length, best_.data());
-    std::vector<Near> rows(static_cast<std::size_t>(length));
-    if (length > 0) ground_.backend().copy_out(rows.data(), list, rows.size() * sizeof(Near));
-    for (const Near& near : rows) raise_to(static_cast<std::size_t>(near.row), near.similarity, picks_);
-  }
-
-  // The picks of a run that was stopped, in order and in one pass.
-  void raise_in_order(const Packed& picks) {
-    Backend& backend = ground_.backend();
-    const Field& all = picks.vectors().x;
-    std::vector<float> now;
-    ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
-      now.resize(static_cast<std::size_t>(piece.rows));
-      for (std::int64_t k = 0; k < picks.rows(); ++k) {
-        backend.raise(piece.x, piece.rows, all.from(k), 1, best_.data() + first);
-        best_.read(now, first);
-        for (std::size_t i = 0; i < now.size(); ++i)
-          raise_to(static_cast<std::size_t>(first) + i, now[i], picks_ + 1 + k);
-      }
-    });
-    picks_ += picks.rows();
-  }
-
-  // Adds to `losses` what these candidates have lost since `since` picks: at the rows that were covered better since,
-  // between the levels from which and to which each was raised. How many rows these are.
-  std::int64_t losses_since(std::int64_t since, const Packed& candidates, const Array<double>& weight, FixedPoint fixed,
-                            std::int64_t* losses) {
-    find_raised(since);
-    std::size_t at = 0;
-    ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
-      std::size_t end = at;
-      while (end < raised_.rows.size() && raised_.rows[end] < first + piece.rows) ++end;
-      if (end == at) return;
-      std::vector<std::int64_t> in_piece(raised_.rows.begin() + static_cast<std::ptrdiff_t>(at),
-                                         raised_.rows.begin() + static_cast<std::ptrdiff_t>(end));
-      for (std::int64_t& row : in_piece) row -= first;
-      Backend& backend = ground_.backend();
-      const Array<std::int64_t> rows(backend, std::span<const std::int64_t>(in_piece));
-      const Array<float> then(backend, std::span<const float>(raised_.then).subspan(at, end - at));
-      const Array<float> now(backend, std::span<const float>(raised_.now).subspan(at, end - at));
-      backend.gains(piece.x, {rows.size(), rows.data(), then.data(), now.data()},
-                    weight.empty() ? nullptr : weight.data() + first, fixed, candidates.vectors().x, candidates.rows(),
-                    losses);
-      at = end;
-    });
-    return static_cast<std::int64_t>(raised_.rows.size());
-  }
-
- private:
-  struct Level {
-    std::int64_t picks;  // after how many
-    float similarity;
-  };
-  struct Raised {
-    std::int64_t since = -1, picks = -1;
-    std::vector<std::int64_t> rows;
-    std::vector<float> then, now;
-  };
-
-  void find_raised(std::int64_t since) {
-    if (raised_.since == since && raised_.picks == picks_) return;
-    raised_ = {since, picks_, {}, {}, {}};
-    for (std::size_t i = 0; i < history_.size(); ++i) {
-      if (raised_at_[i] <= since) continue;
-      const std::vector<Level>& levels = history_[i];
-      std::size_t at = levels.size() - 1;
-      while (levels[at].picks > since) --at;
-      raised_.rows.push_back(static_cast<std::int64_t>(i));
-      raised_.then.push_back(levels[at].similarity);
-      raised_.now.push_back(levels.back().similarity);
-    }
-  }
-
-  void raise_to(std::size_t row, float similarity, std::int64_t picks) {
-    if (!(similarity > now_[row])) return;
-    now_[row] = similarity;
-    history_[row].push_back({picks, similarity});
-    raised_at_[row] = picks;
-  }
-
-  const Pool& ground_;
-  Array<float> best_;
-  std::vector<float> now_;
-  std::vector<std::int64_t> raised_at_;  // the last time
-  std::vector<std::vector<Level>> history_;
-  std::int64_t picks_ = 0;
-  Raised raised_;
-};
-
-// The own ground rows to which a candidate adds, for as many candidates as are wanted: `room` rows each, in backend
-// memory. As coverage rises they become few, so a later gain needs no similarities.
-class NearLists {
- public:
-  struct List {
-    Near* at;
-    std::int64_t length;
-  };
-
-  NearLists(Backend& backend, std::int64_t room) : backend_(backend), room_(room) {}
-
-  std::int64_t room() const { return room_; }
-  bool has(std::int64_t candidate) const { return lists_.contains(candidate); }
-  List& of(std::int64_t candidate) { return lists_.at(candidate); }
-  void keep(std::int64_t candidate, List list) { lists_[candidate] = list; }
-  void drop(std::int64_t candidate) {
-    const auto found = lists_.find(candidate);
-    if (found == lists_.end()) return;
-    free_.push_back(found->second.at);
-    lists_.erase(found);
-  }
-
-  Near* take() {
-    if (free_.empty()) {
-      memory_.emplace_back(backend_, kAtOnce * room_);
-      for (std::int64_t k = kAtOnce; k-- > 0;) free_.push_back(memory_.back().data() + k * room_);
-    }
-    Near* const list = free_.back();
-    free_.pop_back();
-    return list;
-  }
-  void give_back(Near* list) { free_.push_back(list); }
-
- private:
-  static constexpr std::int64_t kAtOnce = 64;
-
-  Backend& backend_;
-  std::int64_t room_;
-  std::vector<Array<Near>> memory_;
-  std::vector<Near*> free_;
-  std::unordered_map<std::int64_t, List> lists_;
-};
 
 constexpr std::int64_t kNever = -1;
 constexpr std::int64_t kNotListed = std::numeric_limits<std::int64_t>::max();
