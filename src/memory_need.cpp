@@ -52,8 +52,8 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   const std::int64_t columns = column_bytes(wanted);
   const std::int64_t copied = own_share(wanted.copied_rows, own_rows, shape);
   const std::int64_t sampled = own_share(wanted.sampled_rows, own_rows, shape);
-  const std::int64_t selecting =
-      own_rows * wanted.row_state + wanted.fixed_state + wanted.batch * (row_bytes + 64) + 5 * round + copied * columns;
+  const std::int64_t selecting = own_rows * wanted.state.of_row + wanted.state.beside +
+                                 wanted.batch * (row_bytes + 64) + 5 * round + copied * columns;
   const std::int64_t certifying = own_rows * kDraws + copied * columns + 4 * round;
   MemoryNeed need;
   constexpr std::int64_t kHashedAtOnce = 1 << 24;

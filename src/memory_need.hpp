@@ -36,6 +36,11 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
 // With labelled rows that are in another pool, of which this rank has so many.
 MemoryNeed with_labelled_pool(MemoryNeed need, const PoolShape& labelled, std::int64_t own_rows, const Wanted& wanted);
 
+// What engines may use of what a pool leaves.
+inline std::int64_t share_of_engines(std::int64_t left) {
+  return left / 2;
+}
+
 // Whether all vectors fit `left` bytes; they are streamed where they do not.
 inline bool fits(const MemoryNeed& need, double left) {
   return need.vectors == 0 || static_cast<double>(need.most()) <= left;

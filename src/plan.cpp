@@ -12,6 +12,7 @@
 #include "seine/bytes.hpp"
 #include "seine/certificate.hpp"
 #include "seine/ownership.hpp"
+#include "seine/pick.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {
@@ -150,15 +151,10 @@ class Planner {
           in_gib(plan_.least_bytes), *request_.pool.memory_gib, what_would_do(given));
   }
 
-  // At most: the lists of near rows that facility location keeps, in half of what is left. How much of it they take is
-  // a matter of the data.
   std::int64_t lists(double left) const {
-    const Entry& entry = strategy(request_.strategy);
-    if (entry.objective != Objective::coverage) return 0;
-    const auto rows = static_cast<double>(pool_.rows);
-    const auto ground = static_cast<double>(ground_rows_of(entry, request_, pool_.rows));
-    const double each = ground / ranks_ / static_cast<double>(kListPart) * static_cast<double>(sizeof(Near));
-    return static_cast<std::int64_t>(std::clamp(left / 2, 0.0, rows * each));
+    if (entry_.objective != Objective::coverage) return 0;
+    const auto memory = static_cast<std::int64_t>(std::clamp(left, 0.0, 0x1p62));
+    return covering_lists(ground_rows_of(entry_, request_, pool_.rows) / ranks_, pool_.rows, share_of_engines(memory));
   }
 
   std::string what_would_do(double given) const {

@@ -67,10 +67,11 @@ std::optional<Pool> ground_of(const Pool& pool, const Request& request, const En
   return pool.only(draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; }));
 }
 
-// What engines may use beside the pool: half of what it leaves, and of a device's own memory.
+// What engines may use beside the pool, of a device's own memory, too.
 std::int64_t memory_of_engines(const Room& room, const Backend& backend) {
   const auto device = static_cast<std::int64_t>(backend.memory_bytes());
-  return device > 0 ? std::min(room.left() / 2, device / 4) : room.left() / 2;
+  const std::int64_t host = share_of_engines(room.left());
+  return device > 0 ? std::min(host, device / 4) : host;
 }
 
 // What the lists of ids came to, whatever their files are called.

@@ -8,10 +8,9 @@
 #include "seine/request.hpp"
 #include "seine/row_store.hpp"
 #include "seine/rules.hpp"
+#include "seine/strategy.hpp"
 
 namespace seine {
-
-struct Entry;
 
 // What of a row a command keeps.
 struct Wanted {
@@ -25,8 +24,7 @@ struct Wanted {
   double copies = 1;              // how often the vectors are in memory at most, if they are (merges move them)
   bool regrouped = false;         // rows move between ranks
   std::int64_t batch = 0;         // picks that are kept beside the rows
-  std::int64_t row_state = 0;     // bytes that an engine keeps of each row
-  std::int64_t fixed_state = 0;   // bytes that it keeps beside
+  EngineState state;              // of the engine
   std::int64_t copied_rows = 0;   // of all ranks, while a batch is selected: ground rows, rows that were kept
   std::int64_t sampled_rows = 0;  // of all ranks, while it is certified
   int threads = 1;

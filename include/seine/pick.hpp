@@ -20,13 +20,6 @@ namespace seine {
 
 struct Prior;
 
-// k-center compares this many picks with each other, at most: 64 MiB.
-inline constexpr std::int64_t kComparedPicks = 4096;
-// A list of facility location has at most this part of the ground rows.
-inline constexpr std::int64_t kListPart = 4;
-// And brings the gains of so many candidates up to date together, at most.
-inline constexpr std::int64_t kGainsTogether = 512;
-
 // The scores of a pool of which only the best were wanted.
 struct BestScores {
   std::vector<Candidate> mine;  // this rank's best candidates, as many as the batch
@@ -95,9 +88,14 @@ struct Falling {
   double (*gain)(double value, double noise) = nullptr;  // from squared distance or variance at the pick
 };
 Picked pick_falling(Pool& pool, const Falling& how, const Task& task);
+EngineState falling_state(RuleKind rule, const PoolShape& pool, const Request& request);
 
 // Gains that need all ground rows: facility location with similarity = cosine clipped at 0. Lazy, in fixed point.
 Picked pick_covering(Pool& pool, const Pool& ground, const Task& task);
+EngineState covering_state(const PoolShape& pool, std::int64_t ground_rows);
+// Bytes, beside, of its lists of near ground rows, out of the `memory` that it may use. At most: how much of it they
+// take is a matter of the data.
+std::int64_t covering_lists(std::int64_t own_ground_rows, std::int64_t candidates, std::int64_t memory);
 
 // Collective. In what unit the coverage of each ground row is rounded; a sum over all stays below 2^53, so that it is
 // exact as a float64 too.

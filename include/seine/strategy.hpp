@@ -31,6 +31,12 @@ struct Parameter {
   std::string_view meaning;
 };
 
+// Bytes that an engine keeps while it selects, at most. Where it is not plain from the types it was measured;
+// tools/bench_plan.py compares.
+struct EngineState {
+  std::int64_t of_row = 0, beside = 0;
+};
+
 struct Entry {
   std::string_view name;
   std::string_view summary;  // one line
@@ -51,7 +57,8 @@ struct Entry {
   void (*cover)(Pool&, const Task&, Prior&) = nullptr;  // what covered rows do before the first pick; null: nothing
   // How many rows the objective sums over, of the pool's rows; null: all, or no sum.
   std::int64_t (*ground_rows)(const Request&, std::int64_t rows) = nullptr;
-  WorkFunction work = nullptr;              // `cost` in numbers, for `seine plan`
+  WorkFunction work = nullptr;                                       // `cost` in numbers, for `seine plan`
+  EngineState (*state)(const PoolShape&, const Request&) = nullptr;  // null: nothing of note
   void (*check)(const Request&) = nullptr;  // error 64 for a bad parameter value; null: nothing to check
 };
 

@@ -21,6 +21,8 @@ constexpr std::size_t kBlockRows = 8;
 constexpr std::int64_t kTogether = 8;
 // A row leaves its block where its nearest pick has come so much nearer.
 constexpr double kMuchNearer = 0.7;
+// What is known of rows that meet picks stays small: of so many rows at a time, and so many bytes of each at most.
+constexpr std::int64_t kSliceRows = 65536, kActiveRowBytes = 26;
 
 using Block = std::span<const std::int64_t>;
 
@@ -252,6 +254,10 @@ std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float
     }
   }
   return met;
+}
+
+std::int64_t bytes_by_nearest(std::int64_t rows) {
+  return std::min(kSliceRows, rows) * kActiveRowBytes;
 }
 
 }  // namespace seine

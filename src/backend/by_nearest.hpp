@@ -9,11 +9,10 @@
 
 namespace seine {
 
-// What is known of rows that meet picks stays small: of so many rows at a time, and so many bytes of each at most.
-inline constexpr std::int64_t kSliceRows = 65536, kActiveRowBytes = 26;
-
 // Backend::apply for RuleKind::nearest with picks.between; picks_x: the picks as float32.
 std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float* picks_x, const Picks& picks,
                               double floor, const RowStates& states);
+// What it takes meanwhile, at most.
+std::int64_t bytes_by_nearest(std::int64_t rows);
 
 }  // namespace seine

@@ -1,6 +1,7 @@
 // For candidates of facility location, the ground rows to which each still adds.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>
@@ -17,6 +18,13 @@ class NearLists {
     Near* at;
     std::int64_t length;
   };
+
+  // Of a list, in rows, so that every candidate may have one; at most a part of the ground rows.
+  static std::int64_t room_for(std::int64_t ground_rows, std::int64_t candidates, std::int64_t memory) {
+    constexpr std::int64_t kPart = 4;
+    const std::int64_t each = memory / static_cast<std::int64_t>(sizeof(Near));
+    return std::min(ground_rows / kPart, each / std::max<std::int64_t>(candidates, 1));
+  }
 
   NearLists(Backend& backend, std::int64_t room) : backend_(backend), room_(room) {}
 

@@ -15,6 +15,7 @@
 namespace seine {
 namespace {
 
+constexpr std::int64_t kGainsTogether = 512;  // brought up to date, at most
 constexpr std::int64_t kNever = -1;
 constexpr std::int64_t kNotListed = std::numeric_limits<std::int64_t>::max();
 
@@ -49,7 +50,7 @@ class CoveringEngine {
         fixed_(coverage_fixed_point(ground)),
         weight_(ground.device(ground.columns.weight)),
         coverage_(ground),
-        lists_(ground.backend(), room_of_list()),
+        lists_(ground.backend(), NearLists::room_for(ground.own(), pool.candidates(), task.memory)),
         room_of_all_(ground.comm().sum(lists_.room())) {
     require(ground.comm().size() == pool.comm().size(), "candidates and ground rows live on the same ranks");
     require(ground.own() <= std::numeric_limits<std::int32_t>::max(), "a rank has less than 2^31 ground rows");
@@ -142,12 +143,6 @@ class CoveringEngine {
       progress.gains = known_gains();
     };
     task_.keep(pool_.comm(), picks, columns);
-  }
-
-  // Of a list, so that every candidate may have one.
-  std::int64_t room_of_list() const {
-    const std::int64_t each = task_.memory / static_cast<std::int64_t>(sizeof(Near));
-    return std::min(ground_.own() / kListPart, each / std::max<std::int64_t>(pool_.candidates(), 1));
   }
 
   // --- The front ---
@@ -402,6 +397,23 @@ FixedPoint coverage_fixed_point(const Pool& ground) {
   std::frexp(static_cast<double>(ground.rows()), &terms);
   const double largest = ground.columns.weight ? largest_over(ground.comm(), *ground.columns.weight) : 1;
   return FixedPoint::for_sum(ground.rows(), largest, std::min(30, 52 - terms));
+}
+
+EngineState covering_state(const PoolShape& pool, std::int64_t ground_rows) {
+  constexpr std::int64_t kFloat = sizeof(float);
+  constexpr std::int64_t kTimes = 3;  // that what is brought up to date is there, as it comes from all ranks
+  const bool is_bounded = CoverageBound::pays(ground_rows, pool.dim);
+  const std::int64_t shadow = is_bounded ? Shadows::most(pool.dim) * kFloat : 0;
+  // Levels of coverage of ground rows, each in a list of its own.
+  const std::int64_t of_ground = 183 + (ground_rows < pool.rows ? shadow : 0);
+  return {33 + shadow + of_ground * ground_rows / std::max<std::int64_t>(pool.rows, 1),
+          kTimes * std::min(kGainsTogether, pool.rows) * pool.dim * kFloat +
+              (is_bounded ? CoverageBound::most_bytes(pool.dim) : 0)};
+}
+
+std::int64_t covering_lists(std::int64_t own_ground_rows, std::int64_t candidates, std::int64_t memory) {
+  return candidates * NearLists::room_for(own_ground_rows, candidates, memory) *
+         static_cast<std::int64_t>(sizeof(Near));
 }
 
 Picked pick_covering(Pool& pool, const Pool& ground, const Task& task) {

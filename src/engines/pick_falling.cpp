@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/by_nearest.hpp"
 #include "engines/rule_state.hpp"
 #include "engines/symmetric.hpp"
 #include "seine/cover.hpp"
@@ -15,6 +16,8 @@ namespace {
 constexpr double kWaveGrowth = 1.25;
 // Fetched rows that are brought up to date together: those that are picked soon, as far as their bounds tell.
 constexpr std::int64_t kSoonPicked = 32;
+// Picks that are compared with each other, at most: 64 MiB.
+constexpr std::int64_t kComparedPicks = 4096;
 
 // The picks so far, in backend memory, in order: their vectors and what a rule wants to know beside them.
 class PickLog {
@@ -23,10 +26,14 @@ class PickLog {
       : backend_(pool.backend()), rows_(backend_, format_of(pool, rule), most), moments_(backend_, most) {
     const RowFormat& format = pool.store().format();
     if (rule != RuleKind::nearest || format.classes > 0) return;
-    // Little beside the rows themselves.
-    const double room = static_cast<double>(pool.store().rows() * format.x_bytes()) / 8 / sizeof(float);
-    most_compared_ = std::min({most, kComparedPicks, static_cast<std::int64_t>(std::sqrt(room)) + 1});
+    most_compared_ = most_compared(pool.store().rows() * format.x_bytes(), most);
     between_ = Array<float>(backend_, most_compared_ * most_compared_);
+  }
+
+  // How many of the picks are compared, so that it is little beside the rows themselves.
+  static std::int64_t most_compared(std::int64_t bytes_of_rows, std::int64_t picks) {
+    const double room = static_cast<double>(bytes_of_rows) / 8 / sizeof(float);
+    return std::min({picks, kComparedPicks, static_cast<std::int64_t>(std::sqrt(room)) + 1});
   }
 
   // x and a: one row, as the pool stores it; variance: the vector of the pick.
@@ -302,6 +309,28 @@ class FallingEngine {
 };
 
 }  // namespace
+
+EngineState falling_state(RuleKind rule, const PoolShape& pool, const Request& request) {
+  constexpr std::int64_t kFloat = sizeof(float), kDouble = sizeof(double);
+  const std::int64_t picks = std::min(request.batch, pool.rows);
+  // State, key, how many picks it has seen, whether it may be picked.
+  EngineState state{static_cast<std::int64_t>(state_bytes(rule)) + 13};
+  switch (rule) {
+    case RuleKind::nearest: {
+      const std::int64_t compared = PickLog::most_compared(pool.rows * pool.dim * kFloat, picks);
+      state.beside = compared * compared * kFloat + bytes_by_nearest(pool.rows);
+      break;
+    }
+    case RuleKind::race:
+      state.of_row += 2;
+      break;
+    case RuleKind::variance:
+      state.of_row += 16;
+      state.beside = picks * pool.dim * kDouble + 4 * pool.dim * pool.dim * kDouble;
+      break;
+  }
+  return state;
+}
 
 Picked pick_falling(Pool& pool, const Falling& how, const Task& task) {
   return FallingEngine(pool, how, task).run();

@@ -55,6 +55,11 @@ Entry badge_entry() {
   entry.draws_by_distance = true;
   entry.pick = badge;
   entry.work = work_of_race;
+  entry.state = [](const PoolShape& pool, const Request& request) {
+    EngineState state = falling_state(RuleKind::race, pool, request);
+    state.of_row += 30;  // norms, score and filler
+    return state;
+  };
   entry.residuals_by_label = is_conditioned;
   entry.cover = [](Pool& pool, const Task& task, Prior& prior) {
     if (is_conditioned(task.request)) cover_by_distance(pool, prior);

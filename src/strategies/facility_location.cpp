@@ -47,6 +47,9 @@ Entry facility_location_entry() {
   entry.unit_rows = true;
   entry.pick = facility_location;
   entry.work = work_of_coverage;
+  entry.state = [](const PoolShape& pool, const Request& request) {
+    return covering_state(pool, ground_rows(request, pool.rows));
+  };
   entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_similarity(pool, prior); };
   entry.ground_rows = ground_rows;
   entry.check = [](const Request& request) { ground_rows(request, 1); };

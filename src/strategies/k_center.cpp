@@ -78,6 +78,9 @@ Entry k_center_entry() {
   entry.weights = true;
   entry.pick = k_center;
   entry.work = work_of_farthest;
+  entry.state = [](const PoolShape& pool, const Request& request) {
+    return falling_state(RuleKind::nearest, pool, request);
+  };
   entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_distance(pool, prior); };
   entry.check = check;
   return entry;

@@ -45,6 +45,9 @@ Entry k_means_pp_entry() {
   entry.draws_by_distance = true;
   entry.pick = k_means_pp;
   entry.work = work_of_race;
+  entry.state = [](const PoolShape& pool, const Request& request) {
+    return falling_state(RuleKind::race, pool, request);
+  };
   entry.cover = [](Pool& pool, const Task&, Prior& prior) { cover_by_distance(pool, prior); };
   return entry;
 }

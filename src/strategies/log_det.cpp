@@ -45,6 +45,9 @@ Entry log_det_entry() {
   entry.unit_rows = true;
   entry.pick = log_det;
   entry.work = work_of_variance;
+  entry.state = [](const PoolShape& pool, const Request& request) {
+    return falling_state(RuleKind::variance, pool, request);
+  };
   entry.cover = [](Pool& pool, const Task& task, Prior& prior) {
     prior.noise = noise_of(task.request);
     cover_by_variance(pool, task.unit_rows, prior);
