@@ -1,4 +1,4 @@
-// A few threads that share loops. Which thread runs which part decides nothing but time.
+// A few threads that share loops, and what they sum. Which thread runs which part decides nothing but time.
 #pragma once
 
 #include <atomic>
@@ -100,6 +100,26 @@ class Workers {
   std::uint64_t generation_ = 0;
   bool closing_ = false;
   std::exception_ptr failure_;
+};
+
+// Integers below 2^53 that several threads add to, as float64.
+class SumsOfThreads {
+ public:
+  SumsOfThreads(int threads, std::int64_t count)
+      : count_(static_cast<std::size_t>(count)),
+        sums_(static_cast<std::size_t>(threads), std::vector<double>(count_)) {}
+  double* of(int thread) { return sums_[static_cast<std::size_t>(thread)].data(); }
+  void add_to(std::int64_t* out) const {
+    for (std::size_t i = 0; i < count_; ++i) {
+      double sum = 0;
+      for (const std::vector<double>& part : sums_) sum += part[i];
+      out[i] += static_cast<std::int64_t>(sum);
+    }
+  }
+
+ private:
+  std::size_t count_;
+  std::vector<std::vector<double>> sums_;
 };
 
 }  // namespace seine
