@@ -22,6 +22,9 @@ inline constexpr std::array<Dataset, kDatasets> kEveryDataset{
 
 enum class Kind : int { unknown, f16, f32, f64, integer, unsigned_64, text };
 
+inline std::int64_t bytes_of(Kind kind) {
+  return kind == Kind::f16 ? 2 : kind == Kind::f32 ? 4 : 8;
+}
 std::string_view name_of(Kind kind);  // "float16", "float32", "float64", or "" where it is no float
 
 // The header of one dataset in one file. Travels between ranks as bytes.
@@ -41,6 +44,7 @@ struct Column {
   Exit fault_code = Exit::done;
 
   std::int64_t per_row() const { return width * std::max<std::int64_t>(passes, 1); }
+  std::int64_t row_bytes() const { return per_row() * bytes_of(kind); }  // as read: the library widens integers
 };
 
 // Of one file; travels likewise.
