@@ -94,6 +94,43 @@ void expect_roles(Resume& resume, const Pool& pool) {
   }
 }
 
+// The rows by score^power in the objective.
+void weigh(Pool& pool, double power) {
+  pool.columns.weight.emplace();
+  for (const float score : *pool.columns.score) pool.columns.weight->push_back(power_of(score, power));
+}
+
+// What is known of a batch before its rows.
+Batch begun(const Request& request, const Pool& pool, const Console& console) {
+  Batch batch;
+  batch.strategy = request.strategy;
+  batch.request_json = request.to_json();
+  batch.seed = request.seed;
+  batch.pool_rows = pool.rows();
+  batch.candidates = pool.candidates();
+  batch.truncated = request.batch > pool.candidates();
+  batch.timing.ranks = pool.comm().size();
+  batch.timing.threads = std::max(1, request.pool.threads);
+  batch.timing.device = pool.backend().name();
+  if (batch.truncated && pool.comm().is_root())
+    console.warn(fmt::format("--batch {} is above the {} candidates: all of them are returned", request.batch,
+                             pool.candidates()));
+  return batch;
+}
+
+// How many of the pairs met that an algorithm without bounds compares.
+double share_met(const Pool& pool, const Task& task, const Picked& picked) {
+  // Gains of facility location compare rows with rows; elsewhere rows meet picks.
+  const bool among_rows = task.entry.objective == Objective::coverage;
+  const std::int64_t others = among_rows ? (task.ground ? *task.ground : pool).rows() : task.batch;
+  const double share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(others));
+  if (share > 0 && task.console)
+    task.console->info(fmt::format("{:.1f} % of {} rows x {} {} met{}", 100 * share, pool.rows(), others,
+                                   among_rows ? "rows" : "picks",
+                                   picked.rounds > 0 ? fmt::format(", in {} rounds", picked.rounds) : std::string()));
+  return share;
+}
+
 std::string fingerprint_of(const Input& input) {
   return input.outside ? combined_fingerprint(input.pool.fingerprint, input.outside->fingerprint)
                        : input.pool.fingerprint;
@@ -134,16 +171,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
     resume->expect("pool_fingerprint", fingerprint_of(input));
     expect_roles(*resume, whole);
   }
-  Batch batch;
-  batch.strategy = request.strategy;
-  batch.request_json = request.to_json();
-  batch.seed = request.seed;
-  batch.pool_rows = whole.rows();
-  batch.candidates = whole.candidates();
-  batch.truncated = request.batch > whole.candidates();
-  if (batch.truncated && comm.is_root())
-    console.warn(fmt::format("--batch {} is above the {} candidates: all of them are returned", request.batch,
-                             whole.candidates()));
+  Batch batch = begun(request, whole, console);
 
   Task task{request, entry};
   task.batch = std::min(request.batch, whole.candidates());
@@ -161,10 +189,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   std::optional<Pool> best;
   if (request.keep) best.emplace(kept(whole, *request.keep, task.batch));
   Pool& pool = best ? *best : whole;
-  if (request.score_power > 0) {
-    pool.columns.weight.emplace();
-    for (const float score : *pool.columns.score) pool.columns.weight->push_back(power_of(score, request.score_power));
-  }
+  if (request.score_power > 0) weigh(pool, request.score_power);
   if (entry.cover) entry.cover(pool, task, prior);
   const std::optional<Pool> ground = ground_of(pool, request, entry);
   if (ground) task.ground = &*ground;
@@ -174,14 +199,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;
   Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
   of_engines = {};
-  // Gains of facility location compare rows with rows; elsewhere rows meet picks.
-  const bool among_rows = entry.objective == Objective::coverage;
-  const std::int64_t others = among_rows ? (ground ? ground->rows() : pool.rows()) : task.batch;
-  batch.timing.share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(others));
-  if (batch.timing.share > 0 && comm.is_root())
-    console.info(fmt::format("{:.1f} % of {} rows x {} {} met{}", 100 * batch.timing.share, pool.rows(), others,
-                             among_rows ? "rows" : "picks",
-                             picked.rounds > 0 ? fmt::format(", in {} rounds", picked.rounds) : std::string()));
+  batch.timing.share = share_met(pool, task, picked);
   batch.timing.select = watch.lap() + input.pool.score_seconds;
   if (request.certificate != CertificateMode::off) {
     if (task.console) console.progress("certificate", 0, 1);
@@ -194,9 +212,6 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   batch.digest = digest_of(batch.selection.rows);
   batch.pool_fingerprint = fingerprint_of(input);
   batch.timing.read = input.pool.read_seconds + (input.outside ? input.outside->read_seconds : 0) + watch.lap();
-  batch.timing.ranks = comm.size();
-  batch.timing.threads = std::max(1, request.pool.threads);
-  batch.timing.device = backend.name();
   batch.timing.memory = static_cast<std::int64_t>(comm.max(static_cast<double>(most_resident_bytes())));
   return batch;
 }
