@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "backend/row_kernel.hpp"
 #include "engines/rule_state.hpp"
+#include "host_rows.hpp"
 
 namespace seine {
 namespace {
@@ -68,11 +68,10 @@ void raise(const Pool& ground, const Packed& picks, const Array<float>& best) {
 void for_earlier_distances2(const Packed& rows, const std::function<void(std::size_t, std::span<const float>)>& visit) {
   const std::vector<float> all = rows.widened();
   const std::int64_t dim = rows.vectors().x.dim;
-  std::vector<float> distances2(static_cast<std::size_t>(rows.rows()));
+  std::vector<float> out(static_cast<std::size_t>(rows.rows()));
   for (std::int64_t i = 0; i < rows.rows(); ++i) {
-    const float* row = all.data() + i * dim;
-    row_kernels().distances2(&row, 1, all.data(), i, dim, distances2.data());
-    visit(static_cast<std::size_t>(i), std::span(distances2).first(static_cast<std::size_t>(i)));
+    distances2(all.data() + i * dim, all.data(), i, dim, out.data());
+    visit(static_cast<std::size_t>(i), std::span(out).first(static_cast<std::size_t>(i)));
   }
 }
 

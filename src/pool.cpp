@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "backend/row_kernel.hpp"
 #include "engines/best.hpp"
+#include "host_rows.hpp"
 #include "seine/error.hpp"
 
 namespace seine {

@@ -10,7 +10,7 @@
 #include <numeric>
 #include <utility>
 
-#include "backend/row_kernel.hpp"
+#include "host_rows.hpp"
 #include "errors.hpp"
 #include "pools.hpp"
 #include "reading/hdf5.hpp"

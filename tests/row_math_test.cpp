@@ -10,6 +10,7 @@
 #include <limits>
 #include <set>
 
+#include "backend/gain_kernel.hpp"
 #include "backend/row_kernel.hpp"
 #include "seine/backend.hpp"
 

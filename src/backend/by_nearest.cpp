@@ -10,6 +10,7 @@
 
 #include "backend/places.hpp"
 #include "backend/row_kernel.hpp"
+#include "host_rows.hpp"
 #include "seine/stop.hpp"
 
 namespace seine {

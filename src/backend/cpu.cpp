@@ -18,6 +18,7 @@
 #include "backend/tiles.hpp"
 #include "backend/workers.hpp"
 #include "engines/best.hpp"
+#include "host_rows.hpp"
 #include "seine/error.hpp"
 #include "seine/stop.hpp"
 

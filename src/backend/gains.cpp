@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "backend/gain_kernel.hpp"
 #include "backend/row_kernel.hpp"
 #include "backend/tiles.hpp"
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "backend/row_kernel.hpp"
+#include "host_rows.hpp"
 #include "seine/error.hpp"
 #include "seine/row_math.hpp"
 
@@ -125,8 +125,7 @@ Precision::Precision(std::int64_t dim, std::vector<double> start) : dim_(dim), m
 
 std::vector<double> Precision::times(std::span<const float> x) const {
   std::vector<double> v(static_cast<std::size_t>(dim_));
-  const float* row = x.data();
-  row_kernels().wide_dots(&row, 1, matrix_.data(), dim_, dim_, v.data());
+  wide_dots(x.data(), matrix_.data(), dim_, dim_, v.data());
   return v;
 }
 

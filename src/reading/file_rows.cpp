@@ -4,7 +4,7 @@
 #include <cstring>
 #include <functional>
 
-#include "backend/row_kernel.hpp"
+#include "host_rows.hpp"
 #include "reading/raw_file.hpp"
 #include "seine/error.hpp"
 #include "seine/rules.hpp"

@@ -10,8 +10,8 @@
 
 #include <fmt/format.h>
 
-#include "backend/row_kernel.hpp"
 #include "backend/workers.hpp"
+#include "host_rows.hpp"
 #include "process_memory.hpp"
 #include "reading/file_rows.hpp"
 #include "reading/fingerprint.hpp"
