@@ -9,6 +9,7 @@
 #include "process_memory.hpp"
 #include "reading/loader.hpp"
 #include "seine/bytes.hpp"
+#include "seine/calibration.hpp"
 #include "seine/input.hpp"
 #include "seine/strategy.hpp"
 #include "seine/synthesis.hpp"

@@ -4,8 +4,6 @@
 
 #include <string>
 
-#include "seine/console.hpp"
-
 namespace seine {
 
 // Seconds of something that has a fixed part and one per number of a row.
@@ -56,10 +54,5 @@ void store_machine(const std::string& path, const Machine& machine);  // error 7
 
 // $XDG_CACHE_HOME/seine/machine.json, or in ~/.cache; empty where neither is known.
 std::string default_machine_path();
-
-// About five seconds of processor time; what else runs on the machine does not count, as far as that can be. Needs
-// 128 MiB of memory, and 64 MiB in the folder for temporary files, whose storage is measured too. Alone, without other
-// ranks.
-Machine calibrate(const Console& console);
 
 }  // namespace seine

@@ -10,6 +10,7 @@
 #include "cli/request_options.hpp"
 #include "cli/resources.hpp"
 #include "seine/bytes.hpp"
+#include "seine/calibration.hpp"
 #include "seine/input.hpp"
 #include "seine/pool_paths.hpp"
 #include "seine/roles.hpp"
