@@ -4,8 +4,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "seine/run.hpp"
-
 namespace seine {
 namespace {
 

@@ -1,4 +1,5 @@
-// `seine score`: a file of scores beside every pool file.
+#include "seine/score_files.hpp"
+
 #include <algorithm>
 #include <filesystem>
 #include <map>
@@ -11,7 +12,6 @@
 #include "seine/error.hpp"
 #include "seine/input.hpp"
 #include "seine/pool_paths.hpp"
-#include "seine/run.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {

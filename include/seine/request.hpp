@@ -1,4 +1,4 @@
-// What is asked and what is answered, as plain structs. Every field is an option of `seine select` (README).
+// What is asked and what is answered, as plain structs. Every field is an option of `seine select` or `score` (README).
 #pragma once
 
 #include <cstdint>
@@ -61,6 +61,15 @@ struct Request {
   bool restart = false;             // what `checkpoint` holds is discarded
 
   // JSON of everything that decides the batch; ranks, threads, device, memory, `out` and what follows it are not in it.
+  std::string to_json() const;
+};
+
+struct ScoreRequest {
+  PoolRequest pool;
+  std::string strategy;  // a strategy that scores rows: entropy, least_confidence, margin, bald
+  std::map<std::string, std::string> set;
+  std::string out;  // folder, made if it is not there
+
   std::string to_json() const;
 };
 

@@ -1,4 +1,4 @@
-// The main job: a pool in, a batch out. And `seine score`, which stops after the scores.
+// The main job: a pool in, a batch out.
 #pragma once
 
 #include "seine/backend.hpp"
@@ -25,19 +25,5 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 // Collective. select, then rank 0 writes request.out and removes the checkpoint. The Batch has timing.write. Error 73
 // where another run writes one of these files.
 Batch select_and_write(const Request& request, const Comm& comm, Backend& backend, const Console& console);
-
-// `seine score`: for every pool file one of the same base name in `folder`, with /score float32 [n] and the root
-// attributes strategy, request, pool_fingerprint. Collective.
-struct ScoreRequest {
-  PoolRequest pool;
-  std::string strategy;  // a strategy that scores rows: entropy, least_confidence, margin, bald
-  std::map<std::string, std::string> set;
-  std::string out;  // folder, made if it is not there
-
-  std::string to_json() const;
-};
-// Returns their paths, in the order of the pool files.
-std::vector<std::string> write_scores(const ScoreRequest& request, const Comm& comm, Backend& backend,
-                                      const Console& console);
 
 }  // namespace seine

@@ -4,7 +4,7 @@
 #include "cli/command.hpp"
 #include "cli/pool_options.hpp"
 #include "cli/resources.hpp"
-#include "seine/run.hpp"
+#include "seine/score_files.hpp"
 #include "seine/strategy.hpp"
 
 namespace seine {
