@@ -8,6 +8,7 @@
 #include "engines/coverage_bound.hpp"
 #include "engines/near_lists.hpp"
 #include "engines/shadows.hpp"
+#include "engines/standings.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/pick.hpp"
@@ -16,26 +17,9 @@ namespace seine {
 namespace {
 
 constexpr std::int64_t kGainsTogether = 512;  // brought up to date, at most
-constexpr std::int64_t kNever = -1;
-constexpr std::int64_t kNotListed = std::numeric_limits<std::int64_t>::max();
-
-// What is known of a candidate's gain.
-struct Standing {
-  double bound;                       // the gain after known_at picks; nothing is above it later
-  std::int64_t row;                   // global
-  std::int64_t known_at;              // kNever: only the bound is known
-  std::int64_t fits_at;               // after how many picks its list may be short enough; 0: it has one
-  std::int64_t shadowed_at = kNever;  // after how many picks its shadow was asked
-  std::int64_t near = 0;              // to how many ground rows it might have added then
-};
-
-bool behind(const Standing& a, const Standing& b) {
-  return beats({b.bound, b.row}, {a.bound, a.row});
-}
 
 // Lazy greedy (Minoux 1978): gains are integers that only fall, so what was known of them is an upper bound, and a
-// candidate whose gain of now is the best of all bounds is the plain greedy pick. The candidates with the best bounds
-// (the front) are known to all ranks. A gain is computed
+// candidate whose gain of now is the best of all bounds is the plain greedy pick. A gain is computed
 //   for the first time   over all ground rows, when neither the bound by moments nor that by shadows is enough; the
 //                        rows to which the candidate adds are kept where they are few
 //   from that list       ever after
@@ -51,11 +35,10 @@ class CoveringEngine {
         weight_(ground.device(ground.columns.weight)),
         coverage_(ground),
         lists_(ground.backend(), NearLists::room_for(ground.own(), pool.candidates(), task.memory)),
-        room_of_all_(ground.comm().sum(lists_.room())) {
+        room_of_all_(ground.comm().sum(lists_.room())),
+        standings_(pool) {
     require(ground.comm().size() == pool.comm().size(), "candidates and ground rows live on the same ranks");
     require(ground.own() <= std::numeric_limits<std::int32_t>::max(), "a rank has less than 2^31 ground rows");
-    for (const std::int64_t row : pool.columns.rows) standing_.push_back({HUGE_VAL, row, kNever, kNotListed});
-    for (const Role role : pool.columns.role) open_.push_back(role == Role::candidate);
     if (!CoverageBound::pays(ground.rows(), ground.dim())) return;
     std::vector<double> moments = CoverageBound::moments(ground);
     shadows_ = Shadows::of(pool, ground, moments);
@@ -71,8 +54,7 @@ class CoveringEngine {
       if (error.code() == Exit::stopped && task_.resume)
         task_.resume->change(task_.place, [&](Progress& progress) {
           progress.selection = picked_.selection;
-          put_back();
-          progress.gains = known_gains();
+          progress.gains = standings_.known();
         });
       throw;
     }
@@ -82,26 +64,24 @@ class CoveringEngine {
 
  private:
   static constexpr std::int64_t kFewRows = 6;  // so small a part of all is not worth another bound
-  static constexpr std::int64_t kFront = 2048;
-  static constexpr std::int64_t kBlock = 64;  // gains brought up to date together, at first
+  static constexpr std::int64_t kBlock = 64;   // gains brought up to date together, at first
 
   void pick_all() {
     while (picks_ < task_.batch) {
       keep();
-      if (front_.empty() || behind(front_.front(), behind_front_)) {
-        refill();
+      if (standings_.is_spent()) {
+        standings_.refill();
         continue;
       }
-      if (front_.front().known_at == picks_) {
+      const Standing& best = standings_.best();
+      if (best.known_at == picks_) {
         pick();
-        continue;
+      } else if (bound_ && bounded_at_ != picks_ && best.known_at == kNever && best.shadowed_at == kNever) {
+        standings_.lower(bound_->at(coverage_.on_host()));  // by moments, for the coverage of now
+        bounded_at_ = picks_;
+      } else {
+        bring_up_to_date(next_block());
       }
-      if (bound_ && bounded_at_ != picks_ && front_.front().known_at == kNever &&
-          front_.front().shadowed_at == kNever) {
-        lower_bounds();
-        continue;
-      }
-      bring_up_to_date(next_block());
     }
   }
 
@@ -112,25 +92,9 @@ class CoveringEngine {
     picked_.selection = before.selection;
     const std::vector<std::int64_t>& rows = picked_.selection.rows;
     picks_ = static_cast<std::int64_t>(rows.size());
-    std::vector<std::int64_t> known;
-    for (const KnownGain& gain : before.gains) known.push_back(gain.row);
-    pool_.for_own(known, [&](std::int64_t own, std::size_t i) {
-      const KnownGain& gain = before.gains[i];
-      standing_[static_cast<std::size_t>(own)] = {gain.gain, gain.row, gain.known_at,
-                                                  room_of_all_ > 0 ? std::max<std::int64_t>(picks_, 1) : kNotListed};
-    });
-    pool_.for_own(rows, [&](std::int64_t own, std::size_t) { open_[static_cast<std::size_t>(own)] = 0; });
+    standings_.know(before.gains, room_of_all_ > 0 ? std::max<std::int64_t>(picks_, 1) : kNotListed);
+    standings_.close(rows);
     in_chunks(pool_, rows, [&](const Packed& picks) { coverage_.raise_in_order(picks); });
-  }
-
-  // Of the own candidates, none of which is in the front. Of those that are just being brought up to date an older gain
-  // is known, which is a bound as well.
-  std::vector<KnownGain> known_gains() const {
-    std::vector<KnownGain> known;
-    for (std::size_t i = 0; i < standing_.size(); ++i)
-      if (open_[i] && standing_[i].known_at != kNever)
-        known.push_back({standing_[i].row, standing_[i].bound, standing_[i].known_at});
-    return known;
   }
 
   // Also says that all before it was done on all ranks, so picks come after it.
@@ -138,65 +102,8 @@ class CoveringEngine {
     const auto picks = [&](Progress& progress) {
       if (progress.selection.rows.size() != picked_.selection.rows.size()) progress.selection = picked_.selection;
     };
-    const auto columns = [&](Progress& progress) {
-      put_back();
-      progress.gains = known_gains();
-    };
+    const auto columns = [&](Progress& progress) { progress.gains = standings_.known(); };
     task_.keep(pool_.comm(), picks, columns);
-  }
-
-  // --- The front ---
-
-  void refill() {
-    put_back();
-    std::vector<Standing> mine;
-    for (std::size_t i = 0; i < standing_.size(); ++i)
-      if (open_[i]) mine.push_back(standing_[i]);
-    const auto keep_best = [](std::vector<Standing>& all) {
-      const auto better = [](const Standing& a, const Standing& b) { return behind(b, a); };
-      if (all.size() > kFront + 1) {
-        std::nth_element(all.begin(), all.begin() + kFront, all.end(), better);
-        all.resize(kFront + 1);
-      }
-      if (all.size() > kFront) std::nth_element(all.begin(), all.begin() + kFront, all.end(), better);
-    };
-    keep_best(mine);
-    if (pool_.comm().size() > 1) mine = pool_.comm().gather(std::span<const Standing>(mine));
-    keep_best(mine);
-    behind_front_ = {kNoCandidate.value, kNoCandidate.row, kNever, kNotListed};
-    if (mine.size() > kFront) {
-      behind_front_ = mine.back();
-      mine.pop_back();
-    }
-    front_ = std::move(mine);
-    std::make_heap(front_.begin(), front_.end(), behind);
-  }
-
-  void put_back() {
-    std::vector<std::int64_t> rows;
-    for (const Standing& candidate : front_) rows.push_back(candidate.row);
-    pool_.for_own(rows, [&](std::int64_t own, std::size_t i) { standing_[static_cast<std::size_t>(own)] = front_[i]; });
-    front_.clear();
-  }
-
-  Standing pop() {
-    std::pop_heap(front_.begin(), front_.end(), behind);
-    const Standing top = front_.back();
-    front_.pop_back();
-    return top;
-  }
-  void push(const Standing& candidate) {
-    front_.push_back(candidate);
-    std::push_heap(front_.begin(), front_.end(), behind);
-  }
-
-  // The bound by moments, for the coverage of now, of candidates whose gain was never computed.
-  void lower_bounds() {
-    put_back();
-    const std::vector<double> bounds = bound_->at(coverage_.on_host());
-    for (std::size_t i = 0; i < bounds.size(); ++i)
-      if (standing_[i].known_at == kNever) standing_[i].bound = std::min(standing_[i].bound, bounds[i]);
-    bounded_at_ = picks_;
   }
 
   // --- Gains ---
@@ -212,17 +119,17 @@ class CoveringEngine {
 
   // The best of the front that are out of date and whose gains are computed in one way.
   std::vector<Standing> next_block() {
-    const Way way = way_of(front_.front());
-    const std::int64_t age = front_.front().known_at;
+    const Way way = way_of(standings_.best());
+    const std::int64_t age = standings_.best().known_at;
     const auto size = static_cast<std::size_t>(std::min(kBlock << std::min(blocks_++, 5), kGainsTogether));
     std::vector<Standing> block, others;
-    while (block.size() < size && others.size() < 4 * size && !front_.empty()) {
-      if (front_.front().known_at == picks_ || behind(front_.front(), behind_front_)) break;
-      const Standing top = pop();
+    while (block.size() < size && others.size() < 4 * size && !standings_.is_spent() &&
+           standings_.best().known_at != picks_) {
+      const Standing top = standings_.pop();
       const bool fits = way_of(top) == way && (way != Way::losses || top.known_at == age);
       (fits ? block : others).push_back(top);
     }
-    for (const Standing& other : others) push(other);
+    for (const Standing& other : others) standings_.push(other);
     return block;
   }
 
@@ -242,7 +149,7 @@ class CoveringEngine {
         break;
     }
     if (pool_.comm().size() == 1) pool_.comm().heed();  // the sums over more ranks did so: no gain was cut short
-    for (const Standing& candidate : block) push(candidate);
+    for (const Standing& candidate : block) standings_.push(candidate);
   }
 
   void from_lists(std::vector<Standing>& block) {
@@ -352,11 +259,11 @@ class CoveringEngine {
   }
 
   void pick() {
-    const Standing winner = pop();
+    const Standing winner = standings_.pop();
     const std::span<const std::int64_t> row(&winner.row, 1);
     picked_.selection.add(winner.row, pool_.fetch_scores(row)[0],
                           fixed_.value(static_cast<std::int64_t>(winner.bound)));
-    pool_.for_own(row, [&](std::int64_t own, std::size_t) { open_[static_cast<std::size_t>(own)] = 0; });
+    standings_.close(row);
     if (lists_.has(winner.row)) {
       const NearLists::List& list = lists_.of(winner.row);
       coverage_.raise(list.at, list.length);
@@ -376,14 +283,11 @@ class CoveringEngine {
   Array<double> weight_;
   Coverage coverage_;
   NearLists lists_;
-  std::int64_t room_of_all_;            // of a list, on all ranks together
+  std::int64_t room_of_all_;  // of a list, on all ranks together
+  Standings standings_;
   std::optional<CoverageBound> bound_;  // absent: not worth it
   std::optional<Shadows> shadows_;      // likewise
   std::int64_t bounded_at_ = kNever;
-  std::vector<Standing> standing_;  // of the own rows, except of those in the front
-  std::vector<std::uint8_t> open_;  // candidates that were not picked
-  std::vector<Standing> front_;     // a heap
-  Standing behind_front_{};         // the best that is not in it
   std::int64_t picks_ = 0;
   int blocks_ = 0;  // since the last pick
   std::int64_t pairs_ = 0;
