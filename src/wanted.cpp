@@ -5,6 +5,7 @@
 #include "seine/certificate.hpp"
 
 namespace seine {
+
 Wanted wanted_by(const Request& request, const Entry& entry, const PoolShape& shape) {
   constexpr std::int64_t kWeightBytes = 24;  // as it is given, on its way and in the engine
   Wanted wanted;

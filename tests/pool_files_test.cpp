@@ -10,8 +10,8 @@
 #include <numeric>
 #include <utility>
 
-#include "host_rows.hpp"
 #include "errors.hpp"
+#include "host_rows.hpp"
 #include "pools.hpp"
 #include "reading/hdf5.hpp"
 #include "seine/ownership.hpp"
