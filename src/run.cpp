@@ -92,6 +92,12 @@ void expect_roles(Resume& resume, const Pool& pool) {
   }
 }
 
+std::string work_in_words(double share, std::int64_t rows, std::int64_t others, bool among_rows, std::int64_t rounds) {
+  if (among_rows) return fmt::format("{:.3g} inner products for each pair of {} and {} rows", share, rows, others);
+  return fmt::format("{:.1f} % of {} rows x {} picks met{}", 100 * share, rows, others,
+                     rounds > 0 ? ", in " + counted(rounds, "round") : "");
+}
+
 std::string fingerprint_of(const Input& input) {
   return input.outside ? combined_fingerprint(input.pool.fingerprint, input.outside->fingerprint)
                        : input.pool.fingerprint;
@@ -172,14 +178,12 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;
   Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
   of_engines = {};
-  // Gains of facility location compare rows with rows; elsewhere rows meet picks.
+  // Gains of facility location compare rows with rows, some pairs more than once; elsewhere rows meet picks.
   const bool among_rows = entry.objective == Objective::coverage;
   const std::int64_t others = among_rows ? (ground ? ground->rows() : pool.rows()) : task.batch;
   batch.timing.share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(others));
   if (batch.timing.share > 0 && comm.is_root())
-    console.info(fmt::format("{:.1f} % of {} rows x {} {} met{}", 100 * batch.timing.share, pool.rows(), others,
-                             among_rows ? "rows" : "picks",
-                             picked.rounds > 0 ? fmt::format(", in {} rounds", picked.rounds) : std::string()));
+    console.info(work_in_words(batch.timing.share, pool.rows(), others, among_rows, picked.rounds));
   batch.timing.select = watch.lap() + input.pool.score_seconds;
   if (request.certificate != CertificateMode::off) {
     if (task.console) console.progress("certificate", 0, 1);
@@ -205,7 +209,7 @@ void check_outputs(const Request& request) {
     refuse_to_overwrite("--checkpoint", request.checkpoint, inputs);
     refuse_to_overwrite("--checkpoint", request.checkpoint, std::span(&request.out, 1));
   }
-  check_output(request.out, request.force);
+  check_output(request);
 }
 
 namespace {

@@ -567,37 +567,60 @@ TEST(Output, CannotBeCreated) {
   EXPECT_EQ(folder.names(), (Words{"batch.h5", "file"}));
 }
 
-// An old batch stays as it is when the new one fails.
+// What was there stays as it is when the run fails.
 TEST(Output, OldBatchSurvivesAFault) {
   const Pool pool;
   pool.poke(1, "embeddings", 4 * 100, NAN);
   const Folder folder;
   const std::string old = "id,row,score,gain\n";
   write_text(folder.path() + "/batch.csv", old);
-  expect_fault_at(3, pool.select("k_center", {"--out", folder.path() + "/batch.csv"}), {65}, {"row 100"}, "");
+  expect_fault_at(3, pool.select("k_center", {"--force", "--out", folder.path() + "/batch.csv"}), {65}, {"row 100"},
+                  "");
   EXPECT_EQ(content(folder.path() + "/batch.csv"), old);
   EXPECT_EQ(folder.names(), Words{"batch.csv"});
 }
 
-// Any other file that is there is somebody's.
-TEST(Output, ThatIsNoBatchIsKept) {
+// What is there is somebody's, and so is a batch of another request.
+TEST(Output, ThatExistsIsKeptUnlessForced) {
   const Pool pool;
   const Folder folder;
-  const std::string mine = folder.path() + "/notes.csv", other_pool = folder.path() + "/pool.h5";
-  write_text(mine, "id,comment\n");
+  const std::string notes = folder.path() + "/notes.csv", other_pool = folder.path() + "/pool.h5";
+  write_text(notes, "id,comment\n");
   fs::copy_file(pool.path(0), other_pool);
-  for (const std::string& path : {mine, other_pool}) {
+  Words paths = {notes, other_pool};
+  for (const char* name : {"/batch.h5", "/batch.csv", "/batch.json"}) {
+    paths.push_back(folder.path() + name);
+    EXPECT_EQ(launch(1, pool.select("random", {"--seed", "1", "--out", paths.back()})).code, 0);
+  }
+  for (const std::string& path : paths) {
     const std::string before = content(path);
     for (const int ranks : {1, 3})
-      expect_fault_at(ranks, pool.select("random", {"--out", path}), {73}, {path, "--force"}, "");
+      expect_fault_at(ranks, pool.select("random", {"--seed", "2", "--out", path}), {73}, {path, "--force"}, "");
     EXPECT_TRUE(content(path) == before);
-    for (const Words& more : {Words{"--force"}, Words{}}) {  // then it is a batch, and is replaced like one
-      Words words = pool.select("random", {"--out", path});
-      append(words, more);
-      const Ended ended = launch(1, words);
-      EXPECT_EQ(ended.code, 0) << ended.err;
-    }
+    const Ended forced = launch(1, pool.select("random", {"--seed", "2", "--force", "--out", path}));
+    EXPECT_EQ(forced.code, 0) << forced.err;
+    EXPECT_FALSE(content(path) == before);
   }
+}
+
+// The same command may be given again: nothing is lost, whatever it runs on.
+TEST(Output, OfTheSameRequestIsWrittenAgain) {
+  const Pool pool;
+  const Folder folder;
+  for (const char* name : {"/batch.h5", "/batch.json"}) {
+    const Words words = pool.select("k_center", {"--score", "entropy", "--keep", "7.5", "--out", folder.path() + name});
+    const Ended first = launch(1, words), again = launch(3, words);
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(again.out, first.out);
+    Words other = words;
+    *std::find(other.begin(), other.end(), "7.5") = "8";
+    expect_fault_at(1, other, {73}, {"a batch of another request"}, "");
+  }
+  const std::string empty = folder.path() + "/made-by-mktemp.csv";
+  write_text(empty, "");
+  EXPECT_EQ(launch(1, pool.select("random", {"--out", empty})).code, 0);
+  expect_fault_at(1, pool.select("random", {"--out", empty}), {73}, {"may be of another request"},
+                  "");  // who can tell?
 }
 
 // Inputs are never modified, by whatever name the output reaches them.

@@ -42,7 +42,7 @@ class Site {
 
   Words select(const std::string& strategy, int batch, const Words& more = {}) const {
     Words words = {"select", "--strategy", strategy, "--batch", std::to_string(batch), "--device",
-                   "cpu",    "--threads",  "1",      "--out",   path("batch.csv"),     "--pool"};
+                   "cpu",    "--threads",  "1",      "--out",   path("batch.json"),    "--pool"};
     append(words, paths_);
     append(words, more);
     return words;
@@ -102,7 +102,7 @@ void expect_done(const Ended& ended, const std::string& digest, const Site& site
   SCOPED_TRACE(ended.err);
   EXPECT_EQ(ended.code, 0);
   EXPECT_EQ(digest_in(ended), digest);
-  EXPECT_EQ(site.names(), Words{"batch.csv"});
+  EXPECT_EQ(site.names(), Words{"batch.json"});
 }
 
 // --- Killed ---
@@ -134,6 +134,7 @@ TEST(Killed, AtARandomMomentAndStartedAgain) {
     } while (ended.code != 0 && ++kills < 10);
     SCOPED_TRACE(strategy + " after " + std::to_string(kills) + " kills");
     expect_done(ended, digest, site);
+    fs::remove(site.path("batch.json"));
   }
 }
 
@@ -182,12 +183,12 @@ TEST(Signalled, WithoutACheckpointTheSignalEndsTheRun) {
   Words words = site.fast();
   append(words, {"--memory", "0.035"});
   Launched run(1, words);
-  wait_for(site.path(".batch.csv.lock"), 0.1);
+  wait_for(site.path(".batch.json.lock"), 0.1);
   const std::vector<pid_t> ranks = run.ranks();
   ASSERT_EQ(ranks.size(), 1u);
   kill(ranks[0], SIGUSR1);
   EXPECT_EQ(run.wait().code, 128 + SIGUSR1);
-  EXPECT_FALSE(fs::exists(site.path("batch.csv")));
+  EXPECT_FALSE(fs::exists(site.path("batch.json")));
 }
 
 // --- A checkpoint that cannot be written: a warning, and the run goes on ---
@@ -261,13 +262,13 @@ TEST(TwoRuns, TheSecondIsToldWhoWrites) {
   ASSERT_EQ(ranks.size(), 1u);
   const std::string holder = "in use by process " + std::to_string(ranks[0]) + " on ";
   Words other_checkpoint = site.select("random", 5, {"--checkpoint", site.path("other")});
-  expect_stopped(launch(2, other_checkpoint), 73, site.path("batch.csv") + ": " + holder);
+  expect_stopped(launch(2, other_checkpoint), 73, site.path("batch.json") + ": " + holder);
   Words other_out = site.slow();
-  *(std::find(other_out.begin(), other_out.end(), site.path("batch.csv"))) = site.path("other.csv");
+  *(std::find(other_out.begin(), other_out.end(), site.path("batch.json"))) = site.path("other.csv");
   expect_stopped(launch(1, other_out), 73, site.path("checkpoint") + ": " + holder);
   kill(ranks[0], SIGKILL);
   first.wait();
-  EXPECT_TRUE(fs::exists(site.path(".batch.csv.lock")));  // stale, and in nobody's way
+  EXPECT_TRUE(fs::exists(site.path(".batch.json.lock")));  // stale, and in nobody's way
   EXPECT_EQ(launch(2, site.select("random", 5)).code, 0);
 }
 

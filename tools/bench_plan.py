@@ -78,7 +78,7 @@ def run_case(folder, binary, threads, constants, strategy, pool, batch, more, re
                              check=True, capture_output=True)  # fmt: skip
     planned = json.loads(planned.stdout)
     out = folder / "plan-batch.json"
-    runs = [measure([binary, "select", "--quiet", "--out", out, *words]) for _ in range(repeats)]
+    runs = [measure([binary, "select", "--quiet", "--force", "--out", out, *words]) for _ in range(repeats)]
     timing = json.loads(out.read_text())["timing"]
     seconds, processor, memory = (min(values) for values in zip(*runs))
     return {

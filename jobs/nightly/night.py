@@ -237,7 +237,8 @@ class Night:
         again = self.folder / "check.json"
         select = self.campaign.select
         words = ["--pool", self.pool, "--labels", "none", "--strategy", "random", "--batch", len(batch["ids"]),
-                 "--candidates", self.batch, "--strict-ids", "--certificate", "off", "--device", "cpu", "--out", again]
+                 "--candidates", self.batch, "--strict-ids", "--certificate", "off",
+                 "--device", "cpu", "--force", "--out", again]
         if "ids" in select:
             words += ["--ids", select["ids"]]
         done = subprocess.run([*self.campaign.run["check"], self.seine, "select", *map(str, words)],
