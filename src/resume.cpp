@@ -176,6 +176,9 @@ Checkpoint Resume::gathered() {
 
 // Collective. Whether it is on the disk.
 bool Resume::save() {
+  comm_.agree([&] {
+    if (check_ && comm_.is_root()) check_();
+  });
   const Clock::time_point begin = Clock::now();
   const Checkpoint all = gathered();
   bool is_saved = comm_.is_root() && write(all.to_bytes());

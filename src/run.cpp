@@ -8,6 +8,7 @@
 #include "engines/merge.hpp"
 #include "file_lock.hpp"
 #include "overwrite.hpp"
+#include "reading/file_states.hpp"
 #include "reading/fingerprint.hpp"
 #include "reading/loader.hpp"
 #include "seine/cover.hpp"
@@ -32,20 +33,26 @@ struct Input {
   Loaded pool;
   std::optional<Loaded> outside;  // labelled rows that are not in the pool
   bool unit_rows = false;         // embeddings were divided by their 2-norm
+  FileStates files;               // of pool and labelled pool, on rank 0
 };
 
 Input read_input(const Request& request, const Entry& entry, const Comm& comm, Backend& backend,
                  const Console& console) {
   OpenedPool opened = open_pool(comm, request.pool, needs_of(request, entry), console);
+  FileStates states;
+  if (comm.is_root()) states.add(opened.files.paths());
   const PoolShape& shape = opened.files.shape();
   Wanted wanted = wanted_by(request, entry, shape);
   std::optional<OpenedPool> labelled;
-  if (reads_labelled_pool(request, entry)) labelled.emplace(open_labelled_pool(comm, request.pool, entry.needs, shape));
+  if (reads_labelled_pool(request, entry)) {
+    labelled.emplace(open_labelled_pool(comm, request.pool, entry.needs, shape));
+    if (comm.is_root()) states.add(labelled->files.paths());
+  }
   MemoryNeed need = memory_need(shape, opened.own.own(), wanted);
   if (labelled) need = with_labelled_pool(need, labelled->files.shape(), labelled->own.own(), wanted);
   const Memory memory = memory_for(comm, need, request.pool);
   Loaded pool = load(comm, backend, opened, wanted, memory, comm.is_root() ? &console : nullptr);
-  Input input{std::move(opened), memory, std::move(pool), std::nullopt, wanted.unit_rows};
+  Input input{std::move(opened), memory, std::move(pool), std::nullopt, wanted.unit_rows, std::move(states)};
   if (labelled) input.outside.emplace(load(comm, backend, *labelled, outside_of(wanted), memory, nullptr));
   return input;
 }
@@ -137,6 +144,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   if (resume) {
     resume->expect("pool_fingerprint", fingerprint_of(input));
     expect_roles(*resume, whole);
+    resume->ask_before_saving([files = input.files] { files.check(); });
   }
   Batch batch;
   batch.strategy = request.strategy;
@@ -193,6 +201,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 
   batch.selection = std::move(picked.selection);
   batch.ids = fetch_ids(comm, input.opened.files, batch.selection.rows);
+  comm.agree([&] { input.files.check(); });
   batch.digest = digest_of(batch.selection.rows);
   batch.pool_fingerprint = fingerprint_of(input);
   batch.timing.read = input.pool.read_seconds + (input.outside ? input.outside->read_seconds : 0) + watch.lap();

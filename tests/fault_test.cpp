@@ -1,8 +1,10 @@
 // Black box: the real executable (environment variable SEINE_BIN) under the real mpirun, at 1 and 3 ranks. Every fault
 // of the contract's section 2 and every wrong option: the exit code, exactly one line `seine: error: ...` that names
 // file, dataset and row, no output, no temporary file, no hang.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -472,6 +474,43 @@ TEST(NoInput, PoolIsNotThere) {
   expect_fault(select(folder.path() + "/*.h5"), 66, {"*.h5"});
   write_text(folder.path() + "/list.txt", folder.path() + "/gone.h5\n");
   expect_fault(select(folder.path() + "/list.txt"), 66, {"gone.h5"});
+}
+
+// --- Shards that somebody keeps from others ---
+
+TEST(Shards, ThatMayNotBeRead) {
+  const Pool pool;
+  fs::permissions(pool.path(1), fs::perms::none);
+  const bool tried = without_privileges([&] {
+    expect_fault(pool.select("k_center"), 66, {pool.path(1), std::strerror(EACCES)});
+  });
+  if (!tried) GTEST_SKIP() << "root may read everything here";
+}
+
+// Nobody is asked for a lock, as pools are only ever read: not one of the system, nor that of a writer in HDF5.
+TEST(Shards, ThatAreLocked) {
+  const Pool pool;
+  const int descriptor = open(pool.path(0).c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(descriptor, LOCK_EX | LOCK_NB), 0);
+  ASSERT_EQ(lockf(descriptor, F_TLOCK, 0), 0);
+  const hid_t writer = H5Fopen(pool.path(2).c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  ASSERT_GE(writer, 0);
+  expect_success(pool.select("badge"));
+  H5Fclose(writer);
+  close(descriptor);
+}
+
+// The newest format notes in the file that somebody writes it; the library then opens it for nobody else.
+TEST(Shards, ThatAreBeingWritten) {
+  const Pool pool;
+  const hid_t newest = H5Pcreate(H5P_FILE_ACCESS);
+  H5Pset_libver_bounds(newest, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
+  const hid_t writer = H5Fcreate(pool.path(1).c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, newest);
+  ASSERT_GE(writer, 0);
+  H5Fflush(writer, H5F_SCOPE_LOCAL);
+  expect_fault(pool.select("k_center"), 65, {pool.path(1), "open for write"});
+  H5Fclose(writer);
+  H5Pclose(newest);
 }
 
 // --- Wrong options ---

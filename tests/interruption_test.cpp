@@ -1,6 +1,8 @@
 // Black box: runs of the real executable that are killed, signalled, kept from their files or given others, and then
 // started again by the same command. What is random comes from a seed that is printed; SEINE_SEED sets it.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -219,6 +221,12 @@ TEST(Unwritable, FullDisk) {
 
 // --- Files that change between start and end ---
 
+// By a rename, as tools do that write files whole.
+void replace_file(const std::string& path, const std::string& text) {
+  write_text(path + ".new", text);
+  fs::rename(path + ".new", path);
+}
+
 TEST(Changed, PoolUnderACheckpoint) {
   const Site site;
   const Words words = site.slow({"--checkpoint-every", "0.05"});
@@ -237,11 +245,34 @@ TEST(Changed, PoolUnderACheckpoint) {
   expect_stopped(launch(2, words), 65, site.shard(1));
   fs::remove(site.shard(1));
   expect_stopped(launch(2, words), 66, site.shard(1));
-  EXPECT_TRUE(content(site.path("checkpoint")) == kept);
   write_text(site.shard(1), whole);
+  fs::permissions(site.shard(1), fs::perms::none);
+  const bool tried = without_privileges([&] { expect_stopped(launch(2, words), 66, site.shard(1)); });
+  if (!tried) std::printf("not tried: root may read everything here\n");
+  fs::permissions(site.shard(1), fs::perms::owner_all);
+  EXPECT_TRUE(content(site.path("checkpoint")) == kept);
+  // The same rows in another file, and a file that somebody has locked, are no hindrance.
+  replace_file(site.shard(0), content(site.shard(0)));
+  const int locked = open(site.shard(2).c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(locked, LOCK_EX | LOCK_NB), 0);
   const Ended resumed = launch(2, words, 60);
   EXPECT_NE(resumed.err.find("going on from " + site.path("checkpoint")), std::string::npos) << resumed.err;
   expect_done(resumed, digest_in(launch(1, site.fast())), site);
+  close(locked);
+}
+
+// Rows that are read again are then of another pool: no batch, and no checkpoint that mixes them.
+TEST(Changed, PoolUnderARun) {
+  const Site site;
+  const std::string whole = content(site.shard(1));
+  std::string other = whole;
+  other[other.size() / 2] = static_cast<char>(other[other.size() / 2] ^ 1);
+  Launched run(2, site.slow({"--checkpoint-every", "0.05"}));
+  wait_for(site.path("checkpoint"), 0);
+  replace_file(site.shard(1), other);
+  expect_stopped(run.wait(), 65, site.shard(1) + ": written to or replaced");
+  replace_file(site.shard(1), whole);
+  expect_done(launch(2, site.slow(), 60), digest_in(launch(1, site.fast())), site);
 }
 
 TEST(Changed, CheckpointOfAnotherRequest) {

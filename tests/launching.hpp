@@ -2,7 +2,9 @@
 #pragma once
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <sstream>
 #include <stdexcept>
@@ -141,6 +144,18 @@ class Launched {
 
 inline Ended launch(int ranks, const Words& words, double limit = kLimitSeconds) {
   return Launched(ranks, words).wait(limit);
+}
+
+// Runs `work` where permissions bind what it starts, although it be started by root; false where that is not possible.
+inline bool without_privileges(const std::function<void()>& work) {
+  bool binds = geteuid() != 0;
+  std::thread([&] {  // what a process may at most do is a property of the thread that starts it
+    binds =
+        binds || (prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE) == 0 && prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH) == 0);
+    if (binds) work();
+  })
+      .join();
+  return binds;
 }
 
 // What mpirun needs where ctest did not set it, for a run by hand.

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "seine/checkpoint.hpp"
 #include "seine/comm.hpp"
@@ -30,6 +31,9 @@ class Resume {
   // Collective, the same on all ranks. What the picks depend on beside the request; error 65 that names the key where
   // the checkpoint was made with another value.
   void expect(const std::string& key, const std::string& value);
+
+  // Throws, on rank 0, where picks are not to be trusted any more. From now on nothing is saved before it was asked.
+  void ask_before_saving(std::function<void()> check) { check_ = std::move(check); }
 
   // What is known of a selection; empty at first.
   const Progress& of(const Place& place) const;
@@ -66,6 +70,7 @@ class Resume {
   const Console& console_;
   const std::string path_;
   std::optional<StopSignals> signals_;
+  std::function<void()> check_;
   Checkpoint known_;
   std::set<Place> changed_;  // by this rank, in this run, and not yet known to rank 0 for good
   Clock::time_point saved_at_ = Clock::now();
