@@ -702,6 +702,75 @@ TEST(Output, FullDisk) {
   umount(disk.c_str());
 }
 
+// --- Temporary files ---
+
+// A file system of this size in memory, or on a disk of its own, with nothing free but `left` bytes.
+class FullFolder {
+ public:
+  FullFolder(bool on_disk, std::size_t size, std::size_t left) {
+    if (geteuid() != 0) return;
+    const std::string image = folder_.path() + "/image";
+    fs::create_directory(path());
+    write_text(image, "");
+    fs::resize_file(image, on_disk ? size : 0);
+    const std::string disk = "mkfs.ext4 -qF -O ^has_journal " + image + " && mount -o loop " + image + " " + path();
+    const std::string memory = "mount -t tmpfs -o size=" + std::to_string(size) + " tmpfs " + path();
+    is_there_ = std::system(((on_disk ? disk : memory) + " 2> /dev/null").c_str()) == 0;
+    if (is_there_) write_text(path() + "/ballast", std::string(fs::space(path()).available - left, 'x'));
+  }
+  ~FullFolder() {
+    if (is_there_) umount2(path().c_str(), MNT_DETACH);
+  }
+  FullFolder(const FullFolder&) = delete;
+  FullFolder& operator=(const FullFolder&) = delete;
+  std::string path() const { return folder_.path() + "/full"; }
+  bool is_there() const { return is_there_; }
+
+ private:
+  Folder folder_;
+  bool is_there_ = false;
+};
+
+// Rows of chunks are then not kept beside them: slower, the same batch, and a line that says so.
+TEST(Temporary, WithoutRoomForRows) {
+  const Pool pool(random_pool(30000, 64, 0, 0, 406), {.chunk_rows = 64, .gzip = 1});
+  const FullFolder disk(true, 2 << 20, 100 << 10), memory(false, 1 << 20, 0);
+  if (!disk.is_there() || !memory.is_there()) GTEST_SKIP() << "no file systems of our own can be mounted here";
+  const Folder folder;
+  const Words words = pool.select("k_center", {"--out", folder.path() + "/batch.json"});
+  const Ended resident = launch(0, words);
+  Words streamed = words;
+  append(streamed, {"--memory", "0.032"});
+  for (const auto& [where, why] : {std::pair{disk.path(), "No space left on device"}, {memory.path(), "in memory"}}) {
+    const Ended ended = launch(0, streamed, kLimitSeconds, {"TMPDIR=" + where});
+    SCOPED_TRACE(ended.err);
+    EXPECT_EQ(ended.code, 0);
+    EXPECT_EQ(ended.out, resident.out);
+    EXPECT_TRUE(ended.error_lines().empty());
+    EXPECT_TRUE(std::regex_search(ended.err, std::regex("warning: " + where + ": no temporary file .*" + why)));
+  }
+}
+
+TEST(Temporary, WithoutRoomForMpi) {
+  const Pool pool;
+  const FullFolder full(false, 1 << 20, 0), nearly(false, 9 << 20, 7 << 20);
+  if (!full.is_there() || !nearly.is_there()) GTEST_SKIP() << "no file system of our own can be mounted here";
+  const Folder folder;
+  const Words words = pool.select("random", {"--out", folder.path() + "/batch.json"});
+  for (const std::string& where : {full.path(), nearly.path()}) {
+    const Words there = {"TMPDIR=" + where, "OMPI_MCA_orte_tmpdir_base=" + where};
+    const Ended ended = launch(3, words, kLimitSeconds, there);
+    SCOPED_TRACE(ended.err);
+    EXPECT_FALSE(ended.hung);
+    EXPECT_EQ(ended.code, 71);
+    const Words lines = ended.error_lines();
+    ASSERT_EQ(lines.size(), 1u);
+    EXPECT_NE(lines[0].find(where), std::string::npos);
+    EXPECT_TRUE(folder.names().empty());
+  }
+  EXPECT_EQ(launch(0, words, kLimitSeconds, {"TMPDIR=" + full.path()}).code, 0) << "alone it needs none";
+}
+
 // --- One rank alone ---
 
 // A damaged chunk of 256 rows is one rank's: tiles of 256 rows are dealt to the ranks.

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <functional>
 #include <random>
@@ -219,6 +220,22 @@ TEST(Unwritable, FullDisk) {
   umount(disk.c_str());
 }
 
+TEST(Unwritable, ReadOnlyDisk) {
+  if (geteuid() != 0) GTEST_SKIP() << "mounting a file system needs root";
+  const Site site;
+  const std::string disk = site.path("disk");
+  fs::create_directory(disk);
+  if (mount("tmpfs", disk.c_str(), "tmpfs", MS_RDONLY, "size=1m") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs: " << std::strerror(errno);
+  const Ended checkpoint = launch(2, site.select("k_center", 20, {"--checkpoint", disk + "/ck"}));
+  EXPECT_EQ(checkpoint.code, 0) << checkpoint.err;
+  EXPECT_NE(checkpoint.err.find("warning: no checkpoint: cannot write " + disk), std::string::npos) << checkpoint.err;
+  Words output = site.select("k_center", 20);
+  *std::find(output.begin(), output.end(), site.path("batch.json")) = disk + "/batch.json";
+  expect_stopped(launch(2, output), 73, std::strerror(EROFS));
+  umount(disk.c_str());
+}
+
 // --- Files that change between start and end ---
 
 // By a rename, as tools do that write files whole.
@@ -281,6 +298,37 @@ TEST(Changed, CheckpointOfAnotherRequest) {
   expect_stopped(launch(2, site.slow({"--seed", "9"})), 65, "seed is 0 there and 9 here");
   write_text(site.path("checkpoint"), content(site.path("checkpoint")) + "x");
   expect_stopped(launch(2, site.slow()), 65, "--restart");
+}
+
+// --- A clock that is wrong ---
+
+TEST(Clock, ThatJumpsChangesNothing) {
+  const char* library = std::getenv("SEINE_WRONG_CLOCK");
+  if (!library) GTEST_SKIP() << "SEINE_WRONG_CLOCK is not set: sanitizers cannot be preloaded";
+  const std::string preload = std::string("LD_PRELOAD=") + library;
+  const Site site;
+  constexpr std::time_t ahead = 1000000000;
+  const std::string digest =
+      digest_in(launch(1, site.fast(), kLimitSeconds, {preload, "SEINE_CLOCK_OFFSET=" + std::to_string(ahead)}));
+  const std::time_t then = std::time(nullptr) + ahead;
+  char year[8];
+  std::strftime(year, sizeof year, "%Y-", std::gmtime(&then));
+  EXPECT_NE(content(site.path("batch.json")).find(std::string("\"created\": \"") + year), std::string::npos);
+
+  constexpr double every = 0.2;
+  const Words words = site.slow({"--checkpoint-every", std::to_string(every)});
+  Launched run(2, words, {preload});
+  wait_for(site.path("checkpoint"), 0);
+  const std::vector<pid_t> ranks = run.ranks();
+  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << run.wait().out;
+  kill(ranks[1], SIGUSR2);
+  expect_stopped(run.wait(), 75, "SIGUSR2");
+  const Ended resumed = launch(2, words, 60, {preload});
+  expect_done(resumed, digest, site);
+  int saved = 0;
+  for (std::size_t at = 0; (at = resumed.err.find("checkpoint of ", at)) != std::string::npos; ++at) ++saved;
+  EXPECT_GE(saved, 1);
+  EXPECT_LE(saved, resumed.seconds / every);
 }
 
 // --- Two runs ---

@@ -58,12 +58,15 @@ struct Ended {
   }
 };
 
-// SEINE_BIN with some words under mpirun, while it runs.
+// SEINE_BIN with some words under mpirun, while it runs; 0 ranks: without mpirun. `more`: variables of its environment,
+// each as NAME=VALUE.
 class Launched {
  public:
-  Launched(int ranks, const Words& words) {
-    Words all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
-                 "--oversubscribe", std::getenv("SEINE_BIN")};
+  Launched(int ranks, const Words& words, const Words& more = {}) {
+    Words all = {std::getenv("SEINE_BIN")};
+    if (ranks > 0)
+      all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
+             "--oversubscribe", std::getenv("SEINE_BIN")};
     append(all, words);
     std::vector<char*> argv = pointers(all);
     posix_spawn_file_actions_t files;
@@ -76,9 +79,14 @@ class Launched {
     posix_spawnattr_setflags(&how, POSIX_SPAWN_SETPGROUP);  // a group of its own, so that a hang can be ended
     posix_spawnattr_setpgroup(&how, 0);
     // Two launches must not race to create one session folder.
-    Words variables = {"OMPI_MCA_orte_tmpdir_base=" + folder_.path()};
-    for (char** variable = environ; *variable; ++variable)
-      if (!std::string_view(*variable).starts_with("OMPI_MCA_orte_tmpdir_base=")) variables.emplace_back(*variable);
+    Words variables = more;
+    const auto add = [&](const std::string& variable) {
+      const std::string name = variable.substr(0, variable.find('=') + 1);
+      if (std::none_of(variables.begin(), variables.end(), [&](const auto& one) { return one.starts_with(name); }))
+        variables.push_back(variable);
+    };
+    add("OMPI_MCA_orte_tmpdir_base=" + folder_.path());
+    for (char** variable = environ; *variable; ++variable) add(*variable);
     const int failed = posix_spawnp(&launcher_, argv[0], &files, &how, argv.data(), pointers(variables).data());
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&how);
@@ -142,8 +150,8 @@ class Launched {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-inline Ended launch(int ranks, const Words& words, double limit = kLimitSeconds) {
-  return Launched(ranks, words).wait(limit);
+inline Ended launch(int ranks, const Words& words, double limit = kLimitSeconds, const Words& more = {}) {
+  return Launched(ranks, words, more).wait(limit);
 }
 
 // Runs `work` where permissions bind what it starts, although it be started by root; false where that is not possible.
