@@ -141,6 +141,22 @@ TEST(Killed, AtARandomMomentAndStartedAgain) {
   }
 }
 
+// Before there is a pick, facility location knows gains, which took long.
+TEST(Killed, InALongFirstPass) {
+  const Site site;
+  const Words words = site.slow({"--checkpoint-every", "0.05"});
+  Launched run(2, words);
+  wait_for(site.path("checkpoint.previous"), 0);
+  const std::vector<pid_t> ranks = run.ranks();
+  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << run.wait().out;
+  kill(ranks[0], SIGKILL);
+  EXPECT_NE(run.wait().code, 0);
+  const Ended resumed = launch(1, words, 60);
+  EXPECT_TRUE(std::regex_search(resumed.err, std::regex("going on from [^ ]*: [0-9]+ picks? and [0-9]+ gains")))
+      << resumed.err;
+  expect_done(resumed, digest_in(launch(1, site.fast())), site);
+}
+
 // The output is renamed first, then the checkpoint goes: a run that is killed between them does its end again.
 TEST(Killed, BetweenOutputAndCheckpoint) {
   const Site site;
