@@ -9,9 +9,13 @@
 
 # --- the site's choices; cron starts with next to no environment ---
 PROLOGUE=${PROLOGUE:-}          # a file to source first: module load ..., export PATH=...
-PYTHON=${PYTHON:-python3}       # 3.11 or later; nothing beyond its standard library
+PYTHON=${PYTHON:-python3}       # 3.11 or later, with the module xxhash (Debian: python3-xxhash)
 
 set -euo pipefail
 # shellcheck disable=SC1090
 [[ -z $PROLOGUE ]] || source "$PROLOGUE"
+"$PYTHON" -c 'import tomllib, xxhash' 2>/dev/null || {
+  echo "nightly: stopped: PYTHON=$PYTHON is not 3.11 or later with the module xxhash (exit 78)" >&2
+  exit 78
+}
 exec "$PYTHON" "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/nightly" "$@"

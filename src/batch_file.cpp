@@ -180,23 +180,47 @@ void require_complete(const Batch& batch) {
           "a batch has an id for every row");
 }
 
-// Whether the file holds nothing that its owner would miss: a batch of seine in any of the formats, or nothing at all.
-bool is_replaceable(const std::string& path) {
-  std::string head(64, '\0');
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return false;
-  file.read(head.data(), static_cast<std::streamsize>(head.size()));
-  head.resize(static_cast<std::size_t>(file.gcount()));
-  if (head.empty() || head.starts_with(kCsvHeader)) return true;
-  if (head.starts_with(fmt::format("{{\n\"format\": \"{}\"", kFormat))) return true;
-  if (!head.starts_with("\x89HDF")) return false;
+// --- what is there already ---
+
+enum class Content { nothing, batch, table, foreign };  // table: a batch as .csv, which does not name its request
+
+Content content_of(std::string_view bytes, const std::string& path) {
+  if (bytes.empty()) return Content::nothing;
+  if (bytes.starts_with(kCsvHeader)) return Content::table;
+  if (bytes.starts_with(fmt::format("{{\n\"format\": \"{}\"", kFormat))) return Content::batch;
+  if (!bytes.starts_with("\x89HDF")) return Content::foreign;
   try {
-    const h5::Id batch = h5::open_file(path);
+    const h5::Id file = h5::open_file(path);
     // By the names alone: a text in a damaged file can end the library.
-    return H5Aexists(batch.get(), "format") > 0 && H5Aexists(batch.get(), "digest") > 0;
+    const bool is_batch = H5Aexists(file.get(), "format") > 0 && H5Aexists(file.get(), "digest") > 0;
+    return is_batch ? Content::batch : Content::foreign;
   } catch (const Error&) {
-    return false;
+    return Content::foreign;
   }
+}
+
+// Whether a checkpoint waits: the run that wrote it may have died after it renamed its output into place.
+bool goes_on(const Request& request) {
+  std::error_code ignored;
+  return !request.checkpoint.empty() && !request.restart && std::filesystem::exists(request.checkpoint, ignored);
+}
+
+// What its owner would miss of the file at request.out; empty: nothing.
+std::string loss(const Request& request) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(request.out, ignored)) return "";
+  std::ifstream file(request.out, std::ios::binary);
+  std::string bytes(64, '\0');
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  bytes.resize(static_cast<std::size_t>(file.gcount()));
+  const Content content = file.is_open() ? content_of(bytes, request.out) : Content::foreign;
+  if (content == Content::nothing) return "";
+  if (content == Content::foreign) return "a file that is not a batch of seine";
+  if (content == Content::table) return goes_on(request) ? "" : "a batch that may be of another request";
+  file.clear();
+  bytes.append(std::istreambuf_iterator<char>(file), {});
+  // All formats keep the text of the request as it is.
+  return bytes.find(request.to_json()) != std::string::npos ? "" : "a batch of another request";
 }
 
 }  // namespace
@@ -206,13 +230,11 @@ std::string digest_of(std::span<const std::int64_t> rows) {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-void check_output(const std::string& path, bool force) {
-  format_of(path);
-  std::error_code ignored;
-  if (!force && std::filesystem::is_regular_file(path, ignored) && !is_replaceable(path))
-    throw Error(Exit::cannot_create,
-                fmt::format("--out {}: a file that is not a batch of seine is there; --force replaces it", path));
-  AtomicFile(path).write_text("");  // permissions, quotas and read-only mounts: nothing tells as surely as trying
+void check_output(const Request& request) {
+  format_of(request.out);
+  if (const std::string lost = request.force ? "" : loss(request); !lost.empty())
+    throw Error(Exit::cannot_create, fmt::format("--out {}: {} is there; --force replaces it", request.out, lost));
+  AtomicFile(request.out).write_text("");  // permissions, quotas, read-only mounts: nothing tells as surely as trying
 }
 
 void write_batch(const std::string& path, const Batch& batch) {

@@ -75,7 +75,10 @@ int main(int argc, char** argv) {
     check_processor();
     if (argc == 1 && launcher_rank() == 0) std::fputs((program_help() + "\n").c_str(), stderr);
     Invocation invocation = understand({argv + 1, argv + argc});
-    if (!invocation.answer) return run_with_mpi(invocation, argc, argv);
+    if (!invocation.answer) {
+      check_launcher_room();
+      return run_with_mpi(invocation, argc, argv);
+    }
     if (launcher_rank() == 0) print_results(*invocation.answer);
     return 0;
   } catch (...) {

@@ -2,12 +2,10 @@
 
 #include <fmt/format.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -20,102 +18,6 @@ namespace seine {
 namespace {
 
 namespace fs = std::filesystem;
-
-// --- The file: magic, version, hash of what follows; then facts and selections, numbers in the order of this machine
-// (x86-64, as everywhere), texts and lists behind their lengths. ---
-
-constexpr std::string_view kMagic = "seine-checkpoint";
-constexpr std::uint64_t kVersion = 1;
-constexpr std::size_t kHeader = kMagic.size() + 2 * sizeof(std::uint64_t);
-
-class Encoder {
- public:
-  template <Plain T>
-  void add(const T& value) {
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
-  }
-  template <class List>
-  void add_list(const List& values) {
-    add(static_cast<std::uint64_t>(values.size()));
-    bytes_.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]);
-  }
-  void add(const Place& place, const Progress& progress) {
-    add(static_cast<std::int64_t>(place.level));
-    add(place.node);
-    add(static_cast<std::int64_t>(progress.finished));
-    add_list(progress.selection.rows);
-    add_list(progress.selection.scores);
-    add_list(progress.selection.gains);
-    add_list(progress.moments);
-    add_list(progress.represents);
-    add_list(progress.gains);
-  }
-  const std::string& bytes() const { return bytes_; }
-
- private:
-  std::string bytes_;
-};
-
-// Throws std::out_of_range where the bytes end too early; never asks for more memory than they could fill.
-class Decoder {
- public:
-  explicit Decoder(std::string_view bytes) : left_(bytes) {}
-
-  bool at_end() const { return left_.empty(); }
-  template <Plain T>
-  T take() {
-    T value;
-    std::memcpy(&value, next(sizeof value), sizeof value);
-    return value;
-  }
-  template <class List>
-  List take_list() {
-    using Item = typename List::value_type;
-    const auto size = take<std::uint64_t>();
-    if (size > left_.size() / sizeof(Item)) throw std::out_of_range("a list that is longer than the file");
-    List values(size, Item{});
-    if (size > 0) std::memcpy(values.data(), next(size * sizeof(Item)), size * sizeof(Item));
-    return values;
-  }
-  std::pair<Place, Progress> take_selection() {
-    const auto level = static_cast<int>(take<std::int64_t>());
-    const auto node = take<std::int64_t>();
-    Progress progress;
-    progress.finished = take<std::int64_t>() != 0;
-    progress.selection.rows = take_list<std::vector<std::int64_t>>();
-    progress.selection.scores = take_list<std::vector<float>>();
-    progress.selection.gains = take_list<std::vector<double>>();
-    progress.moments = take_list<std::vector<double>>();
-    progress.represents = take_list<std::vector<double>>();
-    progress.gains = take_list<std::vector<KnownGain>>();
-    const std::size_t picks = progress.selection.rows.size();
-    const auto fits = [&](const auto& list, bool optional) {
-      return list.size() == picks || (optional && list.empty());
-    };
-    if (!fits(progress.selection.scores, false) || !fits(progress.selection.gains, false) ||
-        !fits(progress.moments, true) || !fits(progress.represents, true))
-      throw std::out_of_range("lists of one selection that differ in length");
-    return {{level, node}, std::move(progress)};
-  }
-
- private:
-  const char* next(std::size_t size) {
-    if (size > left_.size()) throw std::out_of_range("a value behind the end of the file");
-    const char* at = left_.data();
-    left_.remove_prefix(size);
-    return at;
-  }
-
-  std::string_view left_;
-};
-
-std::uint64_t hash_of(std::string_view bytes) {
-  return XXH3_64bits(bytes.data(), bytes.size());
-}
-
-Error damaged(const std::string& path, const std::string& how) {
-  return Error(Exit::bad_data, fmt::format("{}: a damaged checkpoint: {}", path, how));
-}
 
 // Absent where there is no such file.
 std::optional<std::string> content_of(const std::string& path) {
@@ -143,55 +45,7 @@ std::map<std::string, std::string> facts_of(const Request& request) {
   return facts;
 }
 
-std::int64_t picks_in(const Checkpoint& checkpoint) {
-  std::int64_t picks = 0;
-  for (const auto& [place, progress] : checkpoint.selections)
-    picks += static_cast<std::int64_t>(progress.selection.rows.size());
-  return picks;
-}
-
 }  // namespace
-
-std::string Checkpoint::to_bytes() const {
-  Encoder content;
-  content.add(static_cast<std::uint64_t>(facts.size()));
-  for (const auto& [key, value] : facts) {
-    content.add_list(key);
-    content.add_list(value);
-  }
-  content.add(static_cast<std::uint64_t>(selections.size()));
-  for (const auto& [place, progress] : selections) content.add(place, progress);
-  Encoder header;
-  header.add(kVersion);
-  header.add(hash_of(content.bytes()));
-  return std::string(kMagic) + header.bytes() + content.bytes();
-}
-
-Checkpoint Checkpoint::from_bytes(std::string_view bytes, const std::string& path) {
-  if (!bytes.starts_with(kMagic))
-    throw Error(Exit::bad_data, fmt::format("{}: not a checkpoint of seine, or its beginning is damaged", path));
-  if (bytes.size() < kHeader) throw damaged(path, "it ends early");
-  Decoder header(bytes.substr(kMagic.size(), kHeader - kMagic.size()));
-  if (const auto version = header.take<std::uint64_t>(); version != kVersion)
-    throw Error(Exit::bad_data,
-                fmt::format("{}: a checkpoint of format version {}; this is {}", path, version, kVersion));
-  const std::string_view content = bytes.substr(kHeader);
-  if (header.take<std::uint64_t>() != hash_of(content)) throw damaged(path, "its content does not match its checksum");
-  try {
-    Decoder decoder(content);
-    Checkpoint checkpoint;
-    for (auto left = decoder.take<std::uint64_t>(); left > 0; --left) {
-      std::string key = decoder.take_list<std::string>();
-      checkpoint.facts[std::move(key)] = decoder.take_list<std::string>();
-    }
-    for (auto left = decoder.take<std::uint64_t>(); left > 0; --left)
-      checkpoint.selections.insert(decoder.take_selection());
-    if (!decoder.at_end()) throw std::out_of_range("something behind its end");
-    return checkpoint;
-  } catch (const std::out_of_range& error) {
-    throw damaged(path, error.what());
-  }
-}
 
 Resume::Resume(const Comm& comm, const Request& request, const Console& console, std::int64_t stop_after)
     : comm_(comm),
@@ -206,7 +60,7 @@ Resume::Resume(const Comm& comm, const Request& request, const Console& console,
 }
 
 void Resume::announce() const {
-  if (on_disk_) console_.info(fmt::format("going on from {}: {} picks", path_, picks_in(known_)));
+  if (on_disk_) console_.info(fmt::format("going on from {}: {}", path_, known_.summary()));
   try {
     AtomicFile(path_).write_text("");
   } catch (const Error& error) {
@@ -246,7 +100,7 @@ void Resume::discard(bool force) const {
   for (const std::string& path : {path_, previous()}) {
     const std::optional<std::string> content = content_of(path);
     if (!content) continue;
-    const bool is_ours = content->starts_with(kMagic) || content->empty();
+    const bool is_ours = Checkpoint::begins(*content) || content->empty();
     if (!is_ours && !force)
       throw Error(Exit::cannot_create,
                   fmt::format("{}: --restart would remove a file that is not a checkpoint; --force does", path));
@@ -299,22 +153,19 @@ void Resume::save_if_due() {
 // Collective. On rank 0 what all ranks know. Where several know of one selection, each has the gains of its own rows
 // and all have the same picks.
 Checkpoint Resume::gathered() {
-  Encoder mine;
-  std::vector<Place> finished;
-  for (const Place& place : changed_) {
-    mine.add(place, known_.selections[place]);
-    if (known_.selections[place].finished) finished.push_back(place);
-  }
+  Checkpoint mine, all;
+  for (const Place& place : changed_) mine.selections[place] = known_.selections[place];
+  const std::string bytes = mine.to_bytes();
   std::vector<std::vector<char>> to(static_cast<std::size_t>(comm_.size()));
-  to[0].assign(mine.bytes().begin(), mine.bytes().end());
-  Checkpoint all;
-  for (const std::vector<char>& from : comm_.exchange(to))
-    for (Decoder decoder({from.data(), from.size()}); !decoder.at_end();) {
-      auto [place, progress] = decoder.take_selection();
+  to[0].assign(bytes.begin(), bytes.end());
+  for (const std::vector<char>& from : comm_.exchange(to)) {
+    if (from.empty()) continue;  // ranks other than 0 are told nothing
+    for (const auto& [place, progress] : Checkpoint::from_bytes({from.data(), from.size()}, path_).selections) {
       const auto [there, is_new] = all.selections.emplace(place, progress);
       if (!is_new) there->second.gains.insert(there->second.gains.end(), progress.gains.begin(), progress.gains.end());
     }
-  for (const Place& place : finished) changed_.erase(place);
+  }
+  std::erase_if(changed_, [&](const Place& place) { return known_.selections[place].finished; });
   if (!comm_.is_root()) return all;
   for (const auto& [place, progress] : all.selections)
     if (progress.finished) known_.selections[place] = progress;
@@ -325,6 +176,9 @@ Checkpoint Resume::gathered() {
 
 // Collective. Whether it is on the disk.
 bool Resume::save() {
+  comm_.agree([&] {
+    if (check_ && comm_.is_root()) check_();
+  });
   const Clock::time_point begin = Clock::now();
   const Checkpoint all = gathered();
   bool is_saved = comm_.is_root() && write(all.to_bytes());
@@ -333,8 +187,7 @@ bool Resume::save() {
   saved_at_ = Clock::now();
   const double seconds = std::chrono::duration<double>(saved_at_ - begin).count();
   every_ = std::max(every_, 100 * seconds);  // on a slow disk seldom
-  if (is_saved && comm_.is_root())
-    console_.info(fmt::format("checkpoint of {} picks, in {:.3f} s", picks_in(all), seconds));
+  if (is_saved && comm_.is_root()) console_.info(fmt::format("checkpoint of {}, in {:.3f} s", all.summary(), seconds));
   return is_saved;
 }
 

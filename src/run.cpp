@@ -9,6 +9,7 @@
 #include "file_lock.hpp"
 #include "overwrite.hpp"
 #include "process_memory.hpp"
+#include "reading/file_states.hpp"
 #include "reading/fingerprint.hpp"
 #include "reading/loader.hpp"
 #include "seine/cover.hpp"
@@ -33,20 +34,26 @@ struct Input {
   Loaded pool;
   std::optional<Loaded> outside;  // labelled rows that are not in the pool
   bool unit_rows = false;         // embeddings were divided by their 2-norm
+  FileStates files;               // of pool and labelled pool, on rank 0
 };
 
 Input read_input(const Request& request, const Entry& entry, const Comm& comm, Backend& backend,
                  const Console& console) {
   OpenedPool opened = open_pool(comm, request.pool, needs_of(request, entry), console);
+  FileStates states;
+  if (comm.is_root()) states.add(opened.files.paths());
   const PoolShape& shape = opened.files.shape();
   Wanted wanted = wanted_by(request, entry, shape);
   std::optional<OpenedPool> labelled;
-  if (reads_labelled_pool(request, entry)) labelled.emplace(open_labelled_pool(comm, request.pool, entry.needs, shape));
+  if (reads_labelled_pool(request, entry)) {
+    labelled.emplace(open_labelled_pool(comm, request.pool, entry.needs, shape));
+    if (comm.is_root()) states.add(labelled->files.paths());
+  }
   MemoryNeed need = memory_need(shape, opened.own.own(), wanted);
   if (labelled) need = with_labelled_pool(need, labelled->files.shape(), labelled->own.own(), wanted);
   const Memory memory = memory_for(comm, need, request.pool);
   Loaded pool = load(comm, backend, opened, wanted, memory, comm.is_root() ? &console : nullptr);
-  Input input{std::move(opened), memory, std::move(pool), std::nullopt, wanted.unit_rows};
+  Input input{std::move(opened), memory, std::move(pool), std::nullopt, wanted.unit_rows, std::move(states)};
   if (labelled) input.outside.emplace(load(comm, backend, *labelled, outside_of(wanted), memory, nullptr));
   return input;
 }
@@ -118,16 +125,20 @@ Batch begun(const Request& request, const Pool& pool, const Console& console) {
   return batch;
 }
 
+std::string work_in_words(double share, std::int64_t rows, std::int64_t others, bool among_rows, std::int64_t rounds) {
+  if (among_rows) return fmt::format("{:.3g} inner products for each pair of {} and {} rows", share, rows, others);
+  return fmt::format("{:.1f} % of {} rows x {} picks met{}", 100 * share, rows, others,
+                     rounds > 0 ? ", in " + counted(rounds, "round") : "");
+}
+
 // How many of the pairs met that an algorithm without bounds compares.
 double share_met(const Pool& pool, const Task& task, const Picked& picked) {
-  // Gains of facility location compare rows with rows; elsewhere rows meet picks.
+  // Gains of facility location compare rows with rows, some pairs more than once; elsewhere rows meet picks.
   const bool among_rows = task.entry.objective == Objective::coverage;
   const std::int64_t others = among_rows ? (task.ground ? *task.ground : pool).rows() : task.batch;
   const double share = picked.pairs / (static_cast<double>(pool.rows()) * static_cast<double>(others));
   if (share > 0 && task.console)
-    task.console->info(fmt::format("{:.1f} % of {} rows x {} {} met{}", 100 * share, pool.rows(), others,
-                                   among_rows ? "rows" : "picks",
-                                   picked.rounds > 0 ? fmt::format(", in {} rounds", picked.rounds) : std::string()));
+    task.console->info(work_in_words(share, pool.rows(), others, among_rows, picked.rounds));
   return share;
 }
 
@@ -170,6 +181,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   if (resume) {
     resume->expect("pool_fingerprint", fingerprint_of(input));
     expect_roles(*resume, whole);
+    resume->ask_before_saving([files = input.files] { files.check(); });
   }
   Batch batch = begun(request, whole, console);
 
@@ -209,6 +221,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
 
   batch.selection = std::move(picked.selection);
   batch.ids = fetch_ids(comm, input.opened.files, batch.selection.rows);
+  comm.agree([&] { input.files.check(); });
   batch.digest = digest_of(batch.selection.rows);
   batch.pool_fingerprint = fingerprint_of(input);
   batch.timing.read = input.pool.read_seconds + (input.outside ? input.outside->read_seconds : 0) + watch.lap();
@@ -223,7 +236,7 @@ void check_outputs(const Request& request) {
     refuse_to_overwrite("--checkpoint", request.checkpoint, inputs);
     refuse_to_overwrite("--checkpoint", request.checkpoint, std::span(&request.out, 1));
   }
-  check_output(request.out, request.force);
+  check_output(request);
 }
 
 namespace {

@@ -404,7 +404,8 @@ void synthesise(const SynthesisRequest& request, const Comm& comm, const Console
   std::error_code ignored;
   if (std::filesystem::exists(left_over, ignored))
     console.warn(fmt::format("{} is of another pool, and stays", left_over));
-  console.info(fmt::format("wrote {} rows in {} files to {}", request.rows, request.shards, request.out));
+  console.info(
+      fmt::format("wrote {} in {} to {}", counted(request.rows, "row"), counted(request.shards, "file"), request.out));
 }
 
 }  // namespace seine

@@ -203,12 +203,20 @@ TEST(BatchFile, DigestIsXxh3OfLittleEndianRows) {
   EXPECT_EQ(digest_of(std::vector<std::int64_t>{5, 3, 9}), "45d5fac03fade14a3eadc59d2ed9b80a");
 }
 
+Request request_to(const std::string& path) {
+  Request request;
+  request.out = path;
+  return request;
+}
+
 TEST(BatchFile, ReplacesAnOlderOutput) {
   const Folder folder;
   const std::string path = folder.path() + "/batch.csv";
   write_text(path, std::string(100000, 'x'));
-  EXPECT_EQ(error_of([&] { check_output(path, false); }).code(), Exit::cannot_create);  // somebody's file
-  check_output(path, true);
+  Request request = request_to(path);
+  EXPECT_EQ(error_of([&] { check_output(request); }).code(), Exit::cannot_create);  // somebody's file
+  request.force = true;
+  check_output(request);
   EXPECT_EQ(content(path).size(), 100000U);  // untouched by the check
   write_batch(path, small_batch(false));
   EXPECT_TRUE(content(path).starts_with("id,row,score,gain\n-5,17,"));
@@ -218,7 +226,7 @@ TEST(BatchFile, ReplacesAnOlderOutput) {
 
 TEST(BatchFile, RefusesUnknownEndings) {
   for (const char* name : {"batch", "batch.npy", "batch.h5.gz", "h5", "batch.H5"}) {
-    const Error error = error_of([&] { check_output(name, false); });
+    const Error error = error_of([&] { check_output(request_to(name)); });
     EXPECT_EQ(error.code(), Exit::usage) << name;
     for (const char* ending : {".h5", ".csv", ".json"})
       EXPECT_NE(std::string(error.what()).find(ending), std::string::npos) << error.what();
@@ -231,7 +239,7 @@ TEST(BatchFile, RefusesFoldersThatTakeNoFile) {
   std::filesystem::create_directory(folder.path() + "/folder.h5");
   for (const std::string& path : {folder.path() + "/missing/batch.h5", folder.path() + "/file/batch.h5",
                                   folder.path() + "/folder.h5", std::string("/proc/batch.h5")}) {
-    EXPECT_EQ(error_of([&] { check_output(path, false); }).code(), Exit::cannot_create) << path;
+    EXPECT_EQ(error_of([&] { check_output(request_to(path)); }).code(), Exit::cannot_create) << path;
     const Error error = error_of([&] { write_batch(path, small_batch(false)); });
     EXPECT_EQ(error.code(), Exit::cannot_create) << path;
     EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
@@ -243,7 +251,7 @@ TEST(BatchFile, RefusesReadOnlyFolders) {
   if (::geteuid() == 0) GTEST_SKIP() << "permissions do not bind root";
   const Folder folder;
   std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
-  EXPECT_EQ(error_of([&] { check_output(folder.path() + "/batch.h5", false); }).code(), Exit::cannot_create);
+  EXPECT_EQ(error_of([&] { check_output(request_to(folder.path() + "/batch.h5")); }).code(), Exit::cannot_create);
   std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_all);
 }
 

@@ -271,7 +271,9 @@ TEST(Strategies, One) {
                           "certificate", "weights", "score", "normalize"})
     EXPECT_TRUE(has(json.out, "\"" + std::string(key) + "\": ")) << key;
   EXPECT_TRUE(json.out.starts_with("{"));
-  EXPECT_TRUE(run({"strategies", "--json"}).out.starts_with("["));
+  const Ended all = run({"strategies", "--json"});
+  EXPECT_TRUE(all.out.starts_with("["));
+  EXPECT_FALSE(has(all.out, "spec ")) << "a page that users do not have";
 }
 
 // A complete `plan` without a pool, with further words.
@@ -401,7 +403,7 @@ TEST(Memory, LargerPoolsAreStreamedToTheSameBatch) {
                 "--device",
                 "cpu",
                 "--out",
-                folder / "batch.csv"};
+                folder / "batch.json"};
     append(words, more);
     return run(words);
   };
@@ -435,7 +437,7 @@ TEST(Synth, PrintsOneLineAndInspectReadsIt) {
        {"rows", "files", "dim", "classes", "passes", "types", "labelled", "ids", "norms", "class_histogram", "faults"})
     EXPECT_TRUE(has(read.out, "\"" + std::string(key) + "\"")) << key;
 
-  const std::string out = folder / "batch.csv";
+  const std::string out = folder / "batch.json";
   const Ended selected = run({"select", "--pool", folder / "pool/*.h5", "--strategy", "entropy", "--batch", "7",
                               "--out", out, "--progress", "always"});
   EXPECT_EQ(selected.code, 0) << selected.err;

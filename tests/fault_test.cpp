@@ -1,8 +1,10 @@
 // Black box: the real executable (environment variable SEINE_BIN) under the real mpirun, at 1 and 3 ranks. Every fault
 // of the contract's section 2 and every wrong option: the exit code, exactly one line `seine: error: ...` that names
 // file, dataset and row, no output, no temporary file, no hang.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -474,6 +476,43 @@ TEST(NoInput, PoolIsNotThere) {
   expect_fault(select(folder.path() + "/list.txt"), 66, {"gone.h5"});
 }
 
+// --- Shards that somebody keeps from others ---
+
+TEST(Shards, ThatMayNotBeRead) {
+  const Pool pool;
+  fs::permissions(pool.path(1), fs::perms::none);
+  const bool tried = without_privileges([&] {
+    expect_fault(pool.select("k_center"), 66, {pool.path(1), std::strerror(EACCES)});
+  });
+  if (!tried) GTEST_SKIP() << "root may read everything here";
+}
+
+// Nobody is asked for a lock, as pools are only ever read: not one of the system, nor that of a writer in HDF5.
+TEST(Shards, ThatAreLocked) {
+  const Pool pool;
+  const int descriptor = open(pool.path(0).c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(descriptor, LOCK_EX | LOCK_NB), 0);
+  ASSERT_EQ(lockf(descriptor, F_TLOCK, 0), 0);
+  const hid_t writer = H5Fopen(pool.path(2).c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  ASSERT_GE(writer, 0);
+  expect_success(pool.select("badge"));
+  H5Fclose(writer);
+  close(descriptor);
+}
+
+// The newest format notes in the file that somebody writes it; the library then opens it for nobody else.
+TEST(Shards, ThatAreBeingWritten) {
+  const Pool pool;
+  const hid_t newest = H5Pcreate(H5P_FILE_ACCESS);
+  H5Pset_libver_bounds(newest, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
+  const hid_t writer = H5Fcreate(pool.path(1).c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, newest);
+  ASSERT_GE(writer, 0);
+  H5Fflush(writer, H5F_SCOPE_LOCAL);
+  expect_fault(pool.select("k_center"), 65, {pool.path(1), "open for write"});
+  H5Fclose(writer);
+  H5Pclose(newest);
+}
+
 // --- Wrong options ---
 
 TEST(Usage, Select) {
@@ -567,37 +606,60 @@ TEST(Output, CannotBeCreated) {
   EXPECT_EQ(folder.names(), (Words{"batch.h5", "file"}));
 }
 
-// An old batch stays as it is when the new one fails.
+// What was there stays as it is when the run fails.
 TEST(Output, OldBatchSurvivesAFault) {
   const Pool pool;
   pool.poke(1, "embeddings", 4 * 100, NAN);
   const Folder folder;
   const std::string old = "id,row,score,gain\n";
   write_text(folder.path() + "/batch.csv", old);
-  expect_fault_at(3, pool.select("k_center", {"--out", folder.path() + "/batch.csv"}), {65}, {"row 100"}, "");
+  expect_fault_at(3, pool.select("k_center", {"--force", "--out", folder.path() + "/batch.csv"}), {65}, {"row 100"},
+                  "");
   EXPECT_EQ(content(folder.path() + "/batch.csv"), old);
   EXPECT_EQ(folder.names(), Words{"batch.csv"});
 }
 
-// Any other file that is there is somebody's.
-TEST(Output, ThatIsNoBatchIsKept) {
+// What is there is somebody's, and so is a batch of another request.
+TEST(Output, ThatExistsIsKeptUnlessForced) {
   const Pool pool;
   const Folder folder;
-  const std::string mine = folder.path() + "/notes.csv", other_pool = folder.path() + "/pool.h5";
-  write_text(mine, "id,comment\n");
+  const std::string notes = folder.path() + "/notes.csv", other_pool = folder.path() + "/pool.h5";
+  write_text(notes, "id,comment\n");
   fs::copy_file(pool.path(0), other_pool);
-  for (const std::string& path : {mine, other_pool}) {
+  Words paths = {notes, other_pool};
+  for (const char* name : {"/batch.h5", "/batch.csv", "/batch.json"}) {
+    paths.push_back(folder.path() + name);
+    EXPECT_EQ(launch(1, pool.select("random", {"--seed", "1", "--out", paths.back()})).code, 0);
+  }
+  for (const std::string& path : paths) {
     const std::string before = content(path);
     for (const int ranks : {1, 3})
-      expect_fault_at(ranks, pool.select("random", {"--out", path}), {73}, {path, "--force"}, "");
+      expect_fault_at(ranks, pool.select("random", {"--seed", "2", "--out", path}), {73}, {path, "--force"}, "");
     EXPECT_TRUE(content(path) == before);
-    for (const Words& more : {Words{"--force"}, Words{}}) {  // then it is a batch, and is replaced like one
-      Words words = pool.select("random", {"--out", path});
-      append(words, more);
-      const Ended ended = launch(1, words);
-      EXPECT_EQ(ended.code, 0) << ended.err;
-    }
+    const Ended forced = launch(1, pool.select("random", {"--seed", "2", "--force", "--out", path}));
+    EXPECT_EQ(forced.code, 0) << forced.err;
+    EXPECT_FALSE(content(path) == before);
   }
+}
+
+// The same command may be given again: nothing is lost, whatever it runs on.
+TEST(Output, OfTheSameRequestIsWrittenAgain) {
+  const Pool pool;
+  const Folder folder;
+  for (const char* name : {"/batch.h5", "/batch.json"}) {
+    const Words words = pool.select("k_center", {"--score", "entropy", "--keep", "7.5", "--out", folder.path() + name});
+    const Ended first = launch(1, words), again = launch(3, words);
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(again.out, first.out);
+    Words other = words;
+    *std::find(other.begin(), other.end(), "7.5") = "8";
+    expect_fault_at(1, other, {73}, {"a batch of another request"}, "");
+  }
+  const std::string empty = folder.path() + "/made-by-mktemp.csv";
+  write_text(empty, "");
+  EXPECT_EQ(launch(1, pool.select("random", {"--out", empty})).code, 0);
+  expect_fault_at(1, pool.select("random", {"--out", empty}), {73}, {"may be of another request"},
+                  "");  // who can tell?
 }
 
 // Inputs are never modified, by whatever name the output reaches them.
@@ -638,6 +700,75 @@ TEST(Output, FullDisk) {
       }
   }
   umount(disk.c_str());
+}
+
+// --- Temporary files ---
+
+// A file system of this size in memory, or on a disk of its own, with nothing free but `left` bytes.
+class FullFolder {
+ public:
+  FullFolder(bool on_disk, std::size_t size, std::size_t left) {
+    if (geteuid() != 0) return;
+    const std::string image = folder_.path() + "/image";
+    fs::create_directory(path());
+    write_text(image, "");
+    fs::resize_file(image, on_disk ? size : 0);
+    const std::string disk = "mkfs.ext4 -qF -O ^has_journal " + image + " && mount -o loop " + image + " " + path();
+    const std::string memory = "mount -t tmpfs -o size=" + std::to_string(size) + " tmpfs " + path();
+    is_there_ = std::system(((on_disk ? disk : memory) + " 2> /dev/null").c_str()) == 0;
+    if (is_there_) write_text(path() + "/ballast", std::string(fs::space(path()).available - left, 'x'));
+  }
+  ~FullFolder() {
+    if (is_there_) umount2(path().c_str(), MNT_DETACH);
+  }
+  FullFolder(const FullFolder&) = delete;
+  FullFolder& operator=(const FullFolder&) = delete;
+  std::string path() const { return folder_.path() + "/full"; }
+  bool is_there() const { return is_there_; }
+
+ private:
+  Folder folder_;
+  bool is_there_ = false;
+};
+
+// Rows of chunks are then not kept beside them: slower, the same batch, and a line that says so.
+TEST(Temporary, WithoutRoomForRows) {
+  const Pool pool(random_pool(30000, 64, 0, 0, 406), {.chunk_rows = 64, .gzip = 1});
+  const FullFolder disk(true, 2 << 20, 100 << 10), memory(false, 1 << 20, 0);
+  if (!disk.is_there() || !memory.is_there()) GTEST_SKIP() << "no file systems of our own can be mounted here";
+  const Folder folder;
+  const Words words = pool.select("k_center", {"--out", folder.path() + "/batch.json"});
+  const Ended resident = launch(0, words);
+  Words streamed = words;
+  append(streamed, {"--memory", "0.032"});
+  for (const auto& [where, why] : {std::pair{disk.path(), "No space left on device"}, {memory.path(), "in memory"}}) {
+    const Ended ended = launch(0, streamed, kLimitSeconds, {"TMPDIR=" + where});
+    SCOPED_TRACE(ended.err);
+    EXPECT_EQ(ended.code, 0);
+    EXPECT_EQ(ended.out, resident.out);
+    EXPECT_TRUE(ended.error_lines().empty());
+    EXPECT_TRUE(std::regex_search(ended.err, std::regex("warning: " + where + ": no temporary file .*" + why)));
+  }
+}
+
+TEST(Temporary, WithoutRoomForMpi) {
+  const Pool pool;
+  const FullFolder full(false, 1 << 20, 0), nearly(false, 9 << 20, 7 << 20);
+  if (!full.is_there() || !nearly.is_there()) GTEST_SKIP() << "no file system of our own can be mounted here";
+  const Folder folder;
+  const Words words = pool.select("random", {"--out", folder.path() + "/batch.json"});
+  for (const std::string& where : {full.path(), nearly.path()}) {
+    const Words there = {"TMPDIR=" + where, "OMPI_MCA_orte_tmpdir_base=" + where};
+    const Ended ended = launch(3, words, kLimitSeconds, there);
+    SCOPED_TRACE(ended.err);
+    EXPECT_FALSE(ended.hung);
+    EXPECT_EQ(ended.code, 71);
+    const Words lines = ended.error_lines();
+    ASSERT_EQ(lines.size(), 1u);
+    EXPECT_NE(lines[0].find(where), std::string::npos);
+    EXPECT_TRUE(folder.names().empty());
+  }
+  EXPECT_EQ(launch(0, words, kLimitSeconds, {"TMPDIR=" + full.path()}).code, 0) << "alone it needs none";
 }
 
 // --- One rank alone ---

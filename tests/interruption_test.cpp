@@ -1,11 +1,14 @@
 // Black box: runs of the real executable that are killed, signalled, kept from their files or given others, and then
 // started again by the same command. What is random comes from a seed that is printed; SEINE_SEED sets it.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <functional>
 #include <random>
@@ -42,7 +45,7 @@ class Site {
 
   Words select(const std::string& strategy, int batch, const Words& more = {}) const {
     Words words = {"select", "--strategy", strategy, "--batch", std::to_string(batch), "--device",
-                   "cpu",    "--threads",  "1",      "--out",   path("batch.csv"),     "--pool"};
+                   "cpu",    "--threads",  "1",      "--out",   path("batch.json"),    "--pool"};
     append(words, paths_);
     append(words, more);
     return words;
@@ -101,7 +104,7 @@ void expect_done(const Ended& ended, const std::string& digest, const Site& site
   SCOPED_TRACE(ended.err);
   EXPECT_EQ(ended.code, 0);
   EXPECT_EQ(digest_in(ended), digest);
-  EXPECT_EQ(site.names(), Words{"batch.csv"});
+  EXPECT_EQ(site.names(), Words{"batch.json"});
 }
 
 // --- Killed ---
@@ -133,7 +136,24 @@ TEST(Killed, AtARandomMomentAndStartedAgain) {
     } while (ended.code != 0 && ++kills < 10);
     SCOPED_TRACE(strategy + " after " + std::to_string(kills) + " kills");
     expect_done(ended, digest, site);
+    fs::remove(site.path("batch.json"));
   }
+}
+
+// Before there is a pick, facility location knows gains, which took long.
+TEST(Killed, InALongFirstPass) {
+  const Site site;
+  const Words words = site.slow({"--checkpoint-every", "0.05"});
+  Launched run(2, words);
+  wait_for(site.path("checkpoint.previous"), 0);
+  const std::vector<pid_t> ranks = run.ranks();
+  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << run.wait().out;
+  kill(ranks[0], SIGKILL);
+  EXPECT_NE(run.wait().code, 0);
+  const Ended resumed = launch(1, words, 60);
+  EXPECT_TRUE(std::regex_search(resumed.err, std::regex("going on from [^ ]*: [0-9]+ picks? and [0-9]+ gains")))
+      << resumed.err;
+  expect_done(resumed, digest_in(launch(1, site.fast())), site);
 }
 
 // The output is renamed first, then the checkpoint goes: a run that is killed between them does its end again.
@@ -181,12 +201,12 @@ TEST(Signalled, WithoutACheckpointTheSignalEndsTheRun) {
   Words words = site.fast();
   append(words, {"--memory", "0.035"});
   Launched run(1, words);
-  wait_for(site.path(".batch.csv.lock"), 0.1);
+  wait_for(site.path(".batch.json.lock"), 0.1);
   const std::vector<pid_t> ranks = run.ranks();
   ASSERT_EQ(ranks.size(), 1u);
   kill(ranks[0], SIGUSR1);
   EXPECT_EQ(run.wait().code, 128 + SIGUSR1);
-  EXPECT_FALSE(fs::exists(site.path("batch.csv")));
+  EXPECT_FALSE(fs::exists(site.path("batch.json")));
 }
 
 // --- A checkpoint that cannot be written: a warning, and the run goes on ---
@@ -215,7 +235,29 @@ TEST(Unwritable, FullDisk) {
   umount(disk.c_str());
 }
 
+TEST(Unwritable, ReadOnlyDisk) {
+  if (geteuid() != 0) GTEST_SKIP() << "mounting a file system needs root";
+  const Site site;
+  const std::string disk = site.path("disk");
+  fs::create_directory(disk);
+  if (mount("tmpfs", disk.c_str(), "tmpfs", MS_RDONLY, "size=1m") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs: " << std::strerror(errno);
+  const Ended checkpoint = launch(2, site.select("k_center", 20, {"--checkpoint", disk + "/ck"}));
+  EXPECT_EQ(checkpoint.code, 0) << checkpoint.err;
+  EXPECT_NE(checkpoint.err.find("warning: no checkpoint: cannot write " + disk), std::string::npos) << checkpoint.err;
+  Words output = site.select("k_center", 20);
+  *std::find(output.begin(), output.end(), site.path("batch.json")) = disk + "/batch.json";
+  expect_stopped(launch(2, output), 73, std::strerror(EROFS));
+  umount(disk.c_str());
+}
+
 // --- Files that change between start and end ---
+
+// By a rename, as tools do that write files whole.
+void replace_file(const std::string& path, const std::string& text) {
+  write_text(path + ".new", text);
+  fs::rename(path + ".new", path);
+}
 
 TEST(Changed, PoolUnderACheckpoint) {
   const Site site;
@@ -235,11 +277,34 @@ TEST(Changed, PoolUnderACheckpoint) {
   expect_stopped(launch(2, words), 65, site.shard(1));
   fs::remove(site.shard(1));
   expect_stopped(launch(2, words), 66, site.shard(1));
-  EXPECT_TRUE(content(site.path("checkpoint")) == kept);
   write_text(site.shard(1), whole);
+  fs::permissions(site.shard(1), fs::perms::none);
+  const bool tried = without_privileges([&] { expect_stopped(launch(2, words), 66, site.shard(1)); });
+  if (!tried) std::printf("not tried: root may read everything here\n");
+  fs::permissions(site.shard(1), fs::perms::owner_all);
+  EXPECT_TRUE(content(site.path("checkpoint")) == kept);
+  // The same rows in another file, and a file that somebody has locked, are no hindrance.
+  replace_file(site.shard(0), content(site.shard(0)));
+  const int locked = open(site.shard(2).c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(locked, LOCK_EX | LOCK_NB), 0);
   const Ended resumed = launch(2, words, 60);
   EXPECT_NE(resumed.err.find("going on from " + site.path("checkpoint")), std::string::npos) << resumed.err;
   expect_done(resumed, digest_in(launch(1, site.fast())), site);
+  close(locked);
+}
+
+// Rows that are read again are then of another pool: no batch, and no checkpoint that mixes them.
+TEST(Changed, PoolUnderARun) {
+  const Site site;
+  const std::string whole = content(site.shard(1));
+  std::string other = whole;
+  other[other.size() / 2] = static_cast<char>(other[other.size() / 2] ^ 1);
+  Launched run(2, site.slow({"--checkpoint-every", "0.05"}));
+  wait_for(site.path("checkpoint"), 0);
+  replace_file(site.shard(1), other);
+  expect_stopped(run.wait(), 65, site.shard(1) + ": written to or replaced");
+  replace_file(site.shard(1), whole);
+  expect_done(launch(2, site.slow(), 60), digest_in(launch(1, site.fast())), site);
 }
 
 TEST(Changed, CheckpointOfAnotherRequest) {
@@ -248,6 +313,37 @@ TEST(Changed, CheckpointOfAnotherRequest) {
   expect_stopped(launch(2, site.slow({"--seed", "9"})), 65, "seed is 0 there and 9 here");
   write_text(site.path("checkpoint"), content(site.path("checkpoint")) + "x");
   expect_stopped(launch(2, site.slow()), 65, "--restart");
+}
+
+// --- A clock that is wrong ---
+
+TEST(Clock, ThatJumpsChangesNothing) {
+  const char* library = std::getenv("SEINE_WRONG_CLOCK");
+  if (!library) GTEST_SKIP() << "SEINE_WRONG_CLOCK is not set: sanitizers cannot be preloaded";
+  const std::string preload = std::string("LD_PRELOAD=") + library;
+  const Site site;
+  constexpr std::time_t ahead = 1000000000;
+  const std::string digest =
+      digest_in(launch(1, site.fast(), kLimitSeconds, {preload, "SEINE_CLOCK_OFFSET=" + std::to_string(ahead)}));
+  const std::time_t then = std::time(nullptr) + ahead;
+  char year[8];
+  std::strftime(year, sizeof year, "%Y-", std::gmtime(&then));
+  EXPECT_NE(content(site.path("batch.json")).find(std::string("\"created\": \"") + year), std::string::npos);
+
+  constexpr double every = 0.2;
+  const Words words = site.slow({"--checkpoint-every", std::to_string(every)});
+  Launched run(2, words, {preload});
+  wait_for(site.path("checkpoint"), 0);
+  const std::vector<pid_t> ranks = run.ranks();
+  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << run.wait().out;
+  kill(ranks[1], SIGUSR2);
+  expect_stopped(run.wait(), 75, "SIGUSR2");
+  const Ended resumed = launch(2, words, 60, {preload});
+  expect_done(resumed, digest, site);
+  int saved = 0;
+  for (std::size_t at = 0; (at = resumed.err.find("checkpoint of ", at)) != std::string::npos; ++at) ++saved;
+  EXPECT_GE(saved, 1);
+  EXPECT_LE(saved, resumed.seconds / every);
 }
 
 // --- Two runs ---
@@ -260,13 +356,13 @@ TEST(TwoRuns, TheSecondIsToldWhoWrites) {
   ASSERT_EQ(ranks.size(), 1u);
   const std::string holder = "in use by process " + std::to_string(ranks[0]) + " on ";
   Words other_checkpoint = site.select("random", 5, {"--checkpoint", site.path("other")});
-  expect_stopped(launch(2, other_checkpoint), 73, site.path("batch.csv") + ": " + holder);
+  expect_stopped(launch(2, other_checkpoint), 73, site.path("batch.json") + ": " + holder);
   Words other_out = site.slow();
-  *(std::find(other_out.begin(), other_out.end(), site.path("batch.csv"))) = site.path("other.csv");
+  *(std::find(other_out.begin(), other_out.end(), site.path("batch.json"))) = site.path("other.csv");
   expect_stopped(launch(1, other_out), 73, site.path("checkpoint") + ": " + holder);
   kill(ranks[0], SIGKILL);
   first.wait();
-  EXPECT_TRUE(fs::exists(site.path(".batch.csv.lock")));  // stale, and in nobody's way
+  EXPECT_TRUE(fs::exists(site.path(".batch.json.lock")));  // stale, and in nobody's way
   EXPECT_EQ(launch(2, site.select("random", 5)).code, 0);
 }
 

@@ -1,6 +1,6 @@
 """What the tests of jobs/ share: GoogleTest's lines for tools/count_tests.awk, and a folder with pools and campaigns.
 
-Plain Python, nothing beyond its standard library. The executable is that of the environment variable SEINE_BIN.
+Plain Python. The executable is that of the environment variable SEINE_BIN.
 """
 import contextlib
 import hashlib

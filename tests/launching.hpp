@@ -2,7 +2,9 @@
 #pragma once
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,12 +50,13 @@ struct Ended {
   }
 };
 
-// SEINE_BIN with some words, while it runs.
+// A command, while it runs.
 class Launched {
  public:
-  // Under mpirun.
-  Launched(int ranks, const Words& words) : Launched(under_mpirun(ranks, words), Words{}) {}
-  // Any command; `variables`, NAME=VALUE, come to those of this process that no launcher of it made.
+  // SEINE_BIN with some words, under mpirun; 0 ranks: alone.
+  Launched(int ranks, const Words& words, const Words& variables = {})
+      : Launched(with_ranks(ranks, words), variables) {}
+  // Any command. `variables`, NAME=VALUE, go before those of this process; what a launcher made of these is left out.
   Launched(Words command, Words variables) {
     std::vector<char*> argv = pointers(command);
     posix_spawn_file_actions_t files;
@@ -65,9 +68,14 @@ class Launched {
     posix_spawnattr_init(&how);
     posix_spawnattr_setflags(&how, POSIX_SPAWN_SETPGROUP);  // a group of its own, so that a hang can be ended
     posix_spawnattr_setpgroup(&how, 0);
-    variables.push_back("OMPI_MCA_orte_tmpdir_base=" + folder_.path());  // or two launches race to create one folder
+    const auto add = [&](const std::string& variable) {
+      const std::string name = variable.substr(0, variable.find('=') + 1);
+      if (std::none_of(variables.begin(), variables.end(), [&](const auto& one) { return one.starts_with(name); }))
+        variables.push_back(variable);
+    };
+    add("OMPI_MCA_orte_tmpdir_base=" + folder_.path());  // or two launches race to create one folder
     for (char** variable = environ; *variable; ++variable)
-      if (!is_of_launcher(*variable)) variables.emplace_back(*variable);
+      if (!is_of_launcher(*variable)) add(*variable);
     const int failed = posix_spawnp(&launcher_, argv[0], &files, &how, argv.data(), pointers(variables).data());
     posix_spawn_file_actions_destroy(&files);
     posix_spawnattr_destroy(&how);
@@ -117,9 +125,12 @@ class Launched {
   double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
 
  private:
-  static Words under_mpirun(int ranks, const Words& words) {
-    Words all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
-                 "--oversubscribe", std::getenv("SEINE_BIN")};
+  static Words with_ranks(int ranks, const Words& words) {
+    Words all;
+    if (ranks > 0)
+      all = {std::getenv("SEINE_MPIEXEC") ? std::getenv("SEINE_MPIEXEC") : "mpirun", "-n", std::to_string(ranks),
+             "--oversubscribe"};
+    all.push_back(std::getenv("SEINE_BIN"));
     append(all, words);
     return all;
   }
@@ -143,8 +154,20 @@ class Launched {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-inline Ended launch(int ranks, const Words& words, double limit = kLimitSeconds) {
-  return Launched(ranks, words).wait(limit);
+inline Ended launch(int ranks, const Words& words, double limit = kLimitSeconds, const Words& more = {}) {
+  return Launched(ranks, words, more).wait(limit);
+}
+
+// Runs `work` where permissions bind what it starts, although it be started by root; false where that is not possible.
+inline bool without_privileges(const std::function<void()>& work) {
+  bool binds = geteuid() != 0;
+  std::thread([&] {  // what a process may at most do is a property of the thread that starts it
+    binds =
+        binds || (prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE) == 0 && prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH) == 0);
+    if (binds) work();
+  })
+      .join();
+  return binds;
 }
 
 // What mpirun needs where ctest did not set it, for a run by hand.

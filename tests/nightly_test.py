@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from jobs_support import (JOBS, Campaign, Pool, Skip, expect, expect_equal, frozen, run_cases, seine, selections_of,
                           send, wait_for, work_folder)
-from xxh3 import digest_of
+from night import digest_of  # noqa: E402
 
 ONE, TWO, THREE, FOUR = "2025-03-01", "2025-03-02", "2025-03-03", "2025-03-04"
 SLOW = 'strategy = "facility_location"\nbatch = 500\ncheckpoint-every = 0.02\ncertificate = "off"'
@@ -31,8 +31,8 @@ def digest_is_that_of_seine():
     with work_folder() as folder:
         Pool(folder / "pool", 3000, 1).grow(1)
         for batch in (1, 2, 3, 4, 5, 8, 15, 16, 17, 23, 29, 30, 31, 32, 128, 129, 1000):
-            seine("select", "--pool", f"{folder}/pool/*.h5", "--strategy", "random", "--batch", batch, "--out",
-                  folder / "batch.json")
+            seine("select", "--pool", f"{folder}/pool/*.h5", "--strategy", "random", "--batch", batch, "--force",
+                  "--out", folder / "batch.json")
             found = json.loads((folder / "batch.json").read_text())
             expect_equal(digest_of(found["rows"]), found["digest"], f"{batch} rows")
 
@@ -54,7 +54,7 @@ def one_night_and_a_second_start():
 def missed_nights_are_caught_up_oldest_first():
     with campaign(catch_up=2) as one:
         one.nightly("--today", ONE)
-        one.nightly("--today", "2025-03-05", says="1 nights from 2025-03-02 to 2025-03-02")
+        one.nightly("--today", "2025-03-05", says="1 night, 2025-03-02 has no batch")
         one.expect_sound([ONE, THREE, FOUR, "2025-03-05"])
         expect_equal([event["night"] for event in one.events()], [ONE, THREE, FOUR, "2025-03-05"], "order")
         one.nightly("--night", TWO)
@@ -108,6 +108,73 @@ def rows_without_ids_may_only_be_added_at_the_end():
         os.rename(pool.shards[3], folder / "pool/a.h5")
         one.nightly("--today", THREE, code=65, says="only be added at the end")
         one.expect_sound([ONE, TWO])
+
+
+def clock_that_is_wrong_decides_nothing():
+    if "SEINE_WRONG_CLOCK" not in os.environ:
+        raise Skip("SEINE_WRONG_CLOCK is not set: sanitizers cannot be preloaded")
+
+    def by(days):
+        return {**os.environ, "PYTHON": sys.executable, "LD_PRELOAD": os.environ["SEINE_WRONG_CLOCK"],
+                "SEINE_CLOCK_OFFSET": str(86400 * days)}
+    with campaign() as one:
+        one.nightly("--today", ONE)
+        one.nightly()  # the real today, and the nights before it
+        nights = one.nights()
+        for days, says in ((-40, "but the ledger was written to at"), (40, "nights from ")):
+            one.nightly(environment=by(days), code=78, says=says)
+            expect_equal(one.nights(), nights, "nights")
+        one.nightly("--status", environment=by(40), code=78, says="would get no batch")
+        one.nightly(environment=by(1))  # within what catch_up makes up for
+        expect_equal(len(one.nights()), len(nights) + 1, "nights")
+        one.nightly(environment=by(-40), code=78)
+        one.nightly("--today", nights[-1], environment=by(-40), says="nothing to do")  # somebody says what day it is
+        one.expect_sound(one.nights())
+
+
+def repaired_ledger_keeps_its_order_whatever_the_clock_said():
+    if "SEINE_WRONG_CLOCK" not in os.environ:
+        raise Skip("SEINE_WRONG_CLOCK is not set: sanitizers cannot be preloaded")
+    with campaign() as one:
+        one.nightly("--today", ONE)
+        one.nightly("--withdraw", ONE, "--why", "a clock that runs behind", environment={
+            **os.environ, "PYTHON": sys.executable, "LD_PRELOAD": os.environ["SEINE_WRONG_CLOCK"],
+            "SEINE_CLOCK_OFFSET": "-86400"})
+        one.nightly("--repair", "--today", ONE, says="has 2 lines again")
+        one.expect_sound([])
+
+
+def wrong_words_are_usage():
+    for words in ((), ("x.toml", "--nonsense"), ("x.toml", "--night", "yesterday"), ("x.toml", "--skip")):
+        done = subprocess.run([JOBS / "nightly.sh", *words], text=True, capture_output=True,
+                              env={**os.environ, "PYTHON": sys.executable})
+        expect_equal(done.returncode, 64, done.stderr)
+        expect("usage: nightly.sh" in done.stderr and "(exit 64)" in done.stderr, done.stderr)
+    done = subprocess.run([JOBS / "nightly.sh", "x.toml"], text=True, capture_output=True,
+                          env={**os.environ, "PYTHON": "/bin/false"})
+    expect(done.returncode == 78 and "PYTHON=/bin/false" in done.stderr, done.stderr)
+
+
+def slurm_that_never_answers_is_no_end_of_a_job():
+    with campaign(by="slurm", run="poll = 0.1") as one:
+        tools = one.base / "tools"
+        tools.mkdir()
+        environment = {**os.environ, "PYTHON": sys.executable, "PATH": f"{tools}:/usr/bin:/bin"}
+
+        def answer(name, script):
+            (tools / name).write_text("#!/bin/sh\n" + script + "\n")
+            (tools / name).chmod(0o755)
+
+        def night(says):
+            one.nightly("--today", ONE, code=69, says=says, environment=environment)
+            expect_equal(one.nights(), [], "published nights")
+        answer("squeue", "echo 'squeue: error: no such cluster' >&2; exit 1")
+        night("squeue ended with 1: ['squeue: error: no such cluster']")
+        # It knows of no job before one is submitted, and then nothing at all.
+        answer("squeue", 'case "$*" in *--name*) exit 0;; esac; echo broken >&2; exit 1')
+        answer("sbatch", f"echo 7 | tee -a {one.base}/submitted")
+        night("squeue ended with 1: ['broken']")
+        expect_equal((one.base / "submitted").read_text(), "7\n", "submitted once")
 
 
 def second_start_at_once_is_told_who_holds_the_lock():

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -759,10 +760,10 @@ TEST(PoolFiles, ReadsTextIdsOfAnyForm) {
   expect_error(Exit::bad_data, path + ": dataset \"ids\", row 3: expected UTF-8", [&] { files.read_text_ids(0, 4); });
 }
 
-// `mapped` of 8 rows come from the source.
-void write_virtual(const std::string& path, const std::string& source, hsize_t mapped) {
+// `mapped` of the rows come from the source.
+void write_virtual(const std::string& path, const std::string& source, hsize_t mapped, const Shape& shape = {8, 2}) {
   const h5::Id file = h5::create_file(path);
-  const Shape shape{8, 2}, part{mapped, 2}, start{0, 0};
+  const Shape part{mapped, shape[1]}, start{0, 0};
   const h5::Id space(H5Screate_simple(2, shape.data(), nullptr), H5Sclose);
   const h5::Id source_space(H5Screate_simple(2, part.data(), nullptr), H5Sclose);
   const h5::Id properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
@@ -787,6 +788,48 @@ TEST(PoolFiles, AVirtualDatasetNeedsItsSources) {
   expect_error(Exit::bad_data, "hole.h5: dataset \"embeddings\" is virtual",
                [&] { open_pool({in("hole.h5")}, kEmbeddings); });
   expect_error(Exit::no_input, "gone.h5: no such file", [&] { open_pool({in("orphan.h5")}, kEmbeddings); });
+}
+
+// What the file itself holds is less than a 4096th of the rows in each of these.
+TEST(PoolFiles, SmallFilesMayHoldMuch) {
+  const SharedFolder folder(world());
+  const auto in = [&](const std::string& name) { return folder.path() + "/" + name; };
+  const Shape large{110000, 64}, moderate{90000, 64}, chunk{30000, 64};
+  const auto write = [&](const std::string& name, const Shape& shape, const std::function<void(hid_t)>& choose) {
+    const h5::Id properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    choose(properties.get());
+    const h5::Id file = h5::create_file(in(name)), space(H5Screate_simple(2, shape.data(), nullptr), H5Sclose);
+    return h5::Id(
+        H5Dcreate2(file.get(), "embeddings", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
+        H5Dclose);
+  };
+  const std::vector<float> ones(110000 * 64, 1);
+  on_root([&] {
+    const float fill = 1;
+    write("unwritten.h5", moderate, [&](hid_t properties) {
+      H5Pset_chunk(properties, 2, chunk.data());
+      H5Pset_fill_value(properties, H5T_NATIVE_FLOAT, &fill);
+    });
+    const h5::Id twice = write("deflated_twice.h5", moderate, [&](hid_t properties) {
+      H5Pset_chunk(properties, 2, chunk.data());
+      for (int pass = 0; pass < 2; ++pass) H5Pset_deflate(properties, 9);
+    });
+    h5::write_rows(twice.get(), H5T_NATIVE_FLOAT, 0, moderate[0], ones.data(), "test");
+    const std::string raw = in("values.raw");
+    const h5::Id outside = write("outside.h5", large, [&](hid_t properties) {
+      H5Pset_external(properties, raw.c_str(), 0, ones.size() * sizeof(float));
+    });
+    h5::write_rows(outside.get(), H5T_NATIVE_FLOAT, 0, large[0], ones.data(), "test");
+    const h5::Id source = write("source.h5", large, [](hid_t) {});
+    h5::write_rows(source.get(), H5T_NATIVE_FLOAT, 0, large[0], ones.data(), "test");
+    write_virtual(in("virtual.h5"), "source.h5", large[0], large);
+  });
+  for (const char* name : {"unwritten.h5", "deflated_twice.h5", "outside.h5", "virtual.h5"}) {
+    const PoolFiles files = open_pool({in(name)}, kEmbeddings);
+    EXPECT_GT(files.shape().rows * 64 * 4, 4096 * static_cast<std::int64_t>(std::filesystem::file_size(in(name))))
+        << name;
+    EXPECT_EQ(embeddings_of(files, 89998, 2), std::vector<float>(128, 1)) << name;
+  }
 }
 
 // Rows are read by position: those of the linked file, behind its user block.

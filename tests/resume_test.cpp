@@ -164,6 +164,33 @@ TEST(Resumed, FacilityLocationFromEveryStep) {
   EXPECT_GE(stopped, 8);
 }
 
+// The gains of the long first pass are kept before there is a pick, and are not computed again.
+TEST(Resumed, FacilityLocationKeepsHalfOfItsFirstPass) {
+  const SharedFolder pool_folder(world()), folder(world());
+  Request request = request_for("facility_location", 1, 42);
+  request.certificate = CertificateMode::off;
+  request.pool = share_scenario(world(), {.pool = random_pool(1500, 6, 3, 0, 306)}, pool_folder);
+  request.checkpoint = folder.path() + "/checkpoint";
+  const std::unique_ptr<Backend> backend = backend_of("cpu", 1);
+  const Batch whole = select(request, world(), *backend, Console());
+  Progress progress;
+  for (std::int64_t steps = 2; progress.gains.empty() && start(world(), request, steps).code == 75; ++steps) {
+    const Checkpoint kept = Checkpoint::from_bytes(content(request.checkpoint), request.checkpoint);
+    progress = kept.selections.at({0, 0});
+    world().barrier();
+  }
+  EXPECT_TRUE(progress.selection.rows.empty());
+  Resume resume(world(), request, Console());
+  const Batch again = select(request, world(), *backend, Console(), &resume);
+  resume.close();
+  world().barrier();
+  if (world().is_root()) resume.remove();
+  EXPECT_TRUE(bytes_of(again) == bytes_of(whole));
+  const auto first_gains = static_cast<double>(progress.gains.size()) / 1500;  // each met all rows
+  EXPECT_GT(first_gains, 0);
+  EXPECT_NEAR(again.timing.share, whole.timing.share - first_gains, 1e-3);
+}
+
 // --- Signals ---
 
 struct Setting {

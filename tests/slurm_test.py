@@ -155,7 +155,7 @@ def restarts_are_capped_and_a_done_job_is_not_done_again():
     job.has_checkpoint()
     CLUSTER.run("scancel", "--signal=USR1", job.number)
     expect_equal(job.wait(), "FAILED", job.said())
-    expect("restarted 1 times" in job.said(), job.said())
+    expect("restarted 1 time;" in job.said(), job.said())
     expect(job.checkpoint.exists(), "the checkpoint is gone")
     job.environment = {}
     job.submit()

@@ -81,7 +81,7 @@ def run_case(folder, binary, threads, constants, strategy, pool, batch, more, re
     planned = json.loads(planned.stdout)
     out = folder / "plan-batch.json"
     given = [] if more else ["--memory", str(math.ceil(planned["memory_bytes"] / 2**20) / 2**10)]
-    runs = [measure([binary, "select", "--quiet", "--out", out, *words, *given]) for _ in range(repeats)]
+    runs = [measure([binary, "select", "--quiet", "--force", "--out", out, *words, *given]) for _ in range(repeats)]
     timing = json.loads(out.read_text())["timing"]
     seconds, processor = (min(values) for values in zip(*runs))
     return {

@@ -437,7 +437,7 @@ class Workplace:
         out = os.path.join(self.folder, "out.csv")
         way = draw.random()
         strategy = draw.choice(("random", "k_center", "k_means_pp", "facility_location", "entropy", "bald", "badge", "log_det", "margin"))
-        selecting = ["select", "--strategy", strategy, "--batch", "5", "--out", out, "--device", "cpu", "--quiet"]
+        selecting = ["select", "--strategy", strategy, "--batch", "5", "--out", out, "--force", "--device", "cpu", "--quiet"]
         if way < 0.6:
             return ["inspect", "--pool", path, "--device", "cpu", "--quiet"]
         if way < 0.8:

@@ -117,7 +117,7 @@ class Campaign:
         batch, more = CASES[case]
         words = [self.binary, "select", "--pool", *self.pools[shards], "--strategy", case.split(",")[0]]
         words += ["--batch", batch, "--device", "cpu", "--threads", threads, *more]
-        words += ["--out", self.folder / "batch.csv", "--progress", "always"]
+        words += ["--out", self.folder / "batch.csv", "--force", "--progress", "always"]
         if streamed:
             words += ["--memory", "0.045"]
         if checkpoint:
@@ -153,7 +153,7 @@ class Campaign:
                 run.send(signal.SIGKILL, self.random.randrange(ranks))
             code = run.end()
             if kills > 0:
-                redone.append(max(0, reached - run.picks(r"going on from \S+: (\d+) picks")))
+                redone.append(max(0, reached - run.picks(r"going on from \S+: (\d+) pick")))
             if code == 0:
                 return kills, redone, run.digest == want.digest
             if "seine: error" in run.errors:
@@ -223,7 +223,7 @@ def cost(campaign):
         run = Run(words, 2)
         if run.end() != 0:
             sys.exit(run.errors)
-        saved = [float(text) for text in re.findall(r"picks, in ([\d.]+) s", run.errors)]
+        saved = [float(text) for text in re.findall(r"checkpoint of .*, in ([\d.]+) s", run.errors)]
         each = sum(saved) / max(1, len(saved))
         share, usual = 100 * sum(saved) / run.seconds, 100 * each / 300
         print(f"{case:28} {run.seconds:8.2f} {len(saved):12} {each:13.4f} {share:6.2f} % {usual:10.4f} %", flush=True)

@@ -7,9 +7,9 @@ build_packages=(
   libopenmpi-dev openmpi-bin libhdf5-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libxxhash-dev libgtest-dev
 )
-# For the tests of jobs/: nothing beyond Python's standard library, and a Slurm that the tests start themselves. The
-# services of these packages stay as they are: without a configuration in /etc/slurm they do not start. h5py: damaged pools.
-jobs_packages=(python3 python3-h5py)
+# For jobs/ and its tests: Python, the hash of batch files, and a Slurm that the tests start themselves. The services of
+# these packages stay as they are: without a configuration in /etc/slurm they do not start. h5py: damaged pools.
+jobs_packages=(python3 python3-h5py python3-xxhash)
 slurm_packages=(slurm-wlm slurm-wlm-basic-plugins munge libpmix2)
 # For quickstart and benchmarks: real images, and the Python that trains on them.
 python_packages=(dataset-fashion-mnist python3-numpy python3-h5py python3-sklearn python3-matplotlib)

@@ -58,7 +58,7 @@ def write_ids(path, ids):
 def seine_select(folder, out, *options):
     """One `seine select` on RANKS ranks; returns its command line."""
     select = [str(SEINE), "select", "--pool", str(folder / "pool-*.h5"), "--labelled", str(folder / "labelled.csv")]
-    select += [*options, "--out", str(folder / out), "--quiet"]
+    select += [*options, "--out", str(folder / out), "--force", "--quiet"]
     environment = dict(os.environ)
     if os.geteuid() == 0:  # Open MPI asks root to say so twice
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

@@ -24,9 +24,11 @@ struct Batch {
 // XXH3-128 in hex of the rows as little-endian int64.
 std::string digest_of(std::span<const std::int64_t> rows);
 
-// Error 64 for an unknown ending, before any work. Error 73 where the file cannot be created, which is tried, so one
-// rank is enough; and where it is there, has content, and is not a batch of seine, unless by `force`.
-void check_output(const std::string& path, bool force);
+// Whether `request` may have its `out`, before any work. Error 64 for an unknown ending. Error 73 where the file cannot
+// be created, which is tried, so one rank is enough; and, without `force`, where a file is there whose content somebody
+// might miss: anything but nothing, or a batch of this same request. A .csv does not say of which request it is, and
+// counts only where the checkpoint of the run is there, too.
+void check_output(const Request& request);
 
 // Called on one rank. Its own seconds go into /timing as `write`. Error 73, whatever fails.
 void write_batch(const std::string& path, const Batch& batch);

@@ -1,12 +1,19 @@
 // How the library speaks to whoever runs it. The library never prints; it calls these, on rank 0 only.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
 
 namespace seine {
+
+// "1 pick", "2 picks".
+template <std::integral Count>
+std::string counted(Count count, std::string_view what) {
+  return std::to_string(count).append(" ").append(what).append(count == 1 ? "" : "s");
+}
 
 struct Console {
   std::function<void(const std::string&)> info = [](const std::string&) {};

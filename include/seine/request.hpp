@@ -55,7 +55,7 @@ struct Request {
   std::uint64_t seed = 0;
   CertificateMode certificate = CertificateMode::automatic;
   std::string out;
-  bool force = false;               // `out` may replace a file that seine did not write
+  bool force = false;               // `out` may replace whatever file is there
   std::string checkpoint;           // empty: none
   double checkpoint_seconds = 300;  // from one to the next
   bool restart = false;             // what `checkpoint` holds is discarded
@@ -90,7 +90,9 @@ struct Timing {
   double read = 0, select = 0, certificate = 0, write = 0;
   int ranks = 1, threads = 1;
   std::string device;
-  double share = 0;         // of rows x picks: how many pairs met; 0: the strategy compares none
+  // Of rows x picks: how many pairs met; 0: the strategy compares none. Facility location: inner products that were
+  // computed for each pair of rows, which can be more than one.
+  double share = 0;
   std::int64_t memory = 0;  // bytes: the most that a rank had in memory
 };
 

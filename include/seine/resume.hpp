@@ -1,59 +1,22 @@
-// What a stopped run leaves behind, so that the same command goes on to the same batch, to the bit: the picks of every
-// selection so far, and what is known of single rows where it was dear to find out. None of it depends on ranks,
-// threads, shards or device.
+// How a run that was stopped goes on by the same command to the same batch, to the bit: it keeps a Checkpoint up to
+// date, writes it when it is time, and takes up what an earlier run left.
 #pragma once
 
 #include <chrono>
-#include <compare>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <optional>
 #include <set>
 #include <string>
-#include <string_view>
-#include <vector>
+#include <utility>
 
+#include "seine/checkpoint.hpp"
 #include "seine/comm.hpp"
 #include "seine/console.hpp"
 #include "seine/request.hpp"
 #include "seine/stop.hpp"
 
 namespace seine {
-
-// Facility location: the gain of a candidate after `known_at` picks, in the units of the engine.
-struct KnownGain {
-  std::int64_t row;
-  double gain;
-  std::int64_t known_at;
-};
-
-// How far one selection has got.
-struct Progress {
-  Selection selection;
-  std::vector<double> moments;     // of each pick: what a rule wants to know beside its vector; pick_falling only
-  std::vector<double> represents;  // Picked::represents, when it is finished
-  std::vector<KnownGain> gains;    // while it is not; of rows of this rank, of all ranks in a file
-  bool finished = false;
-};
-inline const Progress kNoProgress;
-
-// Which selection of a run: a node of the merge tree, or {0, 0} for the one of an exact run.
-struct Place {
-  int level = 0;  // 0: a partition
-  std::int64_t node = 0;
-  auto operator<=>(const Place&) const = default;
-};
-
-// The content of a file: what it belongs to, by key, and all selections.
-struct Checkpoint {
-  std::map<std::string, std::string> facts;
-  std::map<Place, Progress> selections;
-
-  std::string to_bytes() const;
-  // Error 65 where these are not the bytes of a checkpoint, or were damaged.
-  static Checkpoint from_bytes(std::string_view bytes, const std::string& path);
-};
 
 // Keeps the checkpoint of one run, and stops it. Made before the pool is read.
 class Resume {
@@ -68,6 +31,9 @@ class Resume {
   // Collective, the same on all ranks. What the picks depend on beside the request; error 65 that names the key where
   // the checkpoint was made with another value.
   void expect(const std::string& key, const std::string& value);
+
+  // Throws, on rank 0, where picks are not to be trusted any more. From now on nothing is saved before it was asked.
+  void ask_before_saving(std::function<void()> check) { check_ = std::move(check); }
 
   // What is known of a selection; empty at first.
   const Progress& of(const Place& place) const;
@@ -104,6 +70,7 @@ class Resume {
   const Console& console_;
   const std::string path_;
   std::optional<StopSignals> signals_;
+  std::function<void()> check_;
   Checkpoint known_;
   std::set<Place> changed_;  // by this rank, in this run, and not yet known to rank 0 for good
   Clock::time_point saved_at_ = Clock::now();

@@ -11,8 +11,7 @@
 
 namespace seine {
 
-// --- Scores: one value per row, in float64; larger is queried first. `p` is [passes, classes]; spec: uncertainty 1.
-// ---
+// --- Scores: one value per row, in float64; larger is queried first. `p` is [passes, classes]. ---
 
 SEINE_HD inline double x_log_x(double p) {
   return p > 0 ? p * log_of(p) : 0;
@@ -132,8 +131,7 @@ struct Nearest {
 };
 
 // A race of exponential clocks: rows are drawn in proportion to weight * squared distance, where the distance changes
-// with every pick (spec: diversity 0.3.7). `moment` is the time at which the pick fired. The key is minus the firing
-// time.
+// with every pick. `moment` is the time at which the pick fired. The key is minus the firing time.
 struct Race {
   struct State {
     double distance2;
@@ -173,7 +171,7 @@ struct Race {
 };
 
 // Posterior variance of a linear Gaussian model: a <- a - (x . v)^2 / g, where v = P x_pick and g = noise + a_pick =
-// moment (greedy log-determinant in feature space; spec: diversity 3.8).
+// moment (greedy log-determinant in feature space).
 struct Variance {
   struct State {
     double variance;

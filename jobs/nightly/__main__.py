@@ -15,10 +15,12 @@ import sys
 import traceback
 
 from campaign import Campaign
-from files import CANNOT_CREATE, INTERNAL, LATER, USAGE, Stop, say, utc_now
+from files import CANNOT_CREATE, CONFIG, INTERNAL, LATER, USAGE, Stop, counted, say, utc_now
 from ledger import Ledger
 from night import Interrupted, Night
 from published import check_published, ids_of, is_whole, publish, remove_published
+
+CLOCK_MAY_DIFFER = datetime.timedelta(hours=1)  # between two starts, as nodes do
 
 
 def take_lock(folder):
@@ -35,16 +37,34 @@ def take_lock(folder):
     return lock
 
 
-def due_nights(campaign, ledger, today):
+def due_nights(campaign, ledger, asked_day):
     """Today, and of the nights before it those that are not too long ago and have no event."""
+    today = asked_day or datetime.date.today()
     known = ledger.state()
     begin = max(campaign.first, today - datetime.timedelta(days=campaign.catch_up))
     count = (min(today, campaign.last) - campaign.first).days + 1
     days = [campaign.first + datetime.timedelta(days=n) for n in range(count)]
     missed = [str(day) for day in days if day < begin and str(day) not in known]
+    if not asked_day:
+        check_clock(ledger, missed)
     if missed:
-        say(f"{len(missed)} nights from {missed[0]} to {missed[-1]} have no batch, too long ago; --night makes one")
+        nights = f"{missed[0]} to {missed[-1]} have" if missed[1:] else f"{missed[0]} has"
+        say(f"{counted(len(missed), 'night')}, {nights} no batch, too long ago; --night makes one")
     return [str(day) for day in days if day >= begin and str(day) not in known]
+
+
+def check_clock(ledger, missed):
+    """A clock that is wrong decides nothing: neither may it lie behind the last line of the ledger, nor may nights get
+    lost between that line and now. --today says what day it is, and is believed."""
+    if not ledger.events:
+        return
+    last, now = ledger.events[-1]["at"], utc_now()
+    hint = "set the clock right, or say what day it is: --today DATE"
+    if now < last and datetime.datetime.fromisoformat(last) - datetime.datetime.fromisoformat(now) > CLOCK_MAY_DIFFER:
+        raise Stop(CONFIG, f"the clock says {now}, but the ledger was written to at {last}; {hint}")
+    if lost := [night for night in missed if night > last[:10]]:
+        raise Stop(CONFIG, f"the clock says {now}, and the ledger was last written to at {last}: "
+                           f"{counted(len(lost), 'night')} from {lost[0]} on would get no batch; {hint}")
 
 
 def run_nights(campaign, ledger, dates, lock):
@@ -63,15 +83,15 @@ def run_nights(campaign, ledger, dates, lock):
             raise Stop(CANNOT_CREATE, f"{folder} is in the way; it is not what this campaign has checked")
         ledger.append(record)
         chosen[date] = ids_of(folder)
-        say(f"{date}: published {record['rows']} ids in {folder}, digest {record['batch']}")
+        say(f"{date}: published {counted(record['rows'], 'id')} in {folder}, digest {record['batch']}")
     say(f"{campaign.name}: {'published ' + ', '.join(dates) if dates else 'nothing to do'}")
 
 
-def show_status(campaign, ledger, today):
+def show_status(campaign, ledger, asked_day):
     for date, event in sorted(ledger.state().items()):
-        more = event["why"] if "why" in event else f"{event['rows']} ids, digest {event['batch']}"
+        more = event["why"] if "why" in event else f"{counted(event['rows'], 'id')}, digest {event['batch']}"
         print(f"{date}  {event['event']:<10} {more}")
-    due = due_nights(campaign, ledger, today)
+    due = due_nights(campaign, ledger, asked_day)
     for date in due:
         print(f"{date}  {'begun' if campaign.night(date).exists() else 'due'}")
     return LATER if due else 0
@@ -112,11 +132,18 @@ def act(asked):
     return 0
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        raise Stop(USAGE, message)
+
+
 def main():
-    parser = argparse.ArgumentParser(
-        prog="nightly.sh", description="The nights of a labelling campaign. Exit codes: 0 all that was due is published;"
-        " 75 start it again (locked, interrupted, cancelled); 65 ledger, batch or data damaged; 78 the campaign file is"
-        " wrong; else that of seine. jobs/README.md has all.")
+    parser = Parser(
+        prog="nightly.sh", description="The nights of a labelling campaign. Exit codes: 0 all that was due is"
+        " published; 64 wrong usage; 65 ledger, batch or data damaged; 69 nothing could be started, or Slurm does not"
+        " answer; 75 start it again (locked, interrupted, cancelled); 78 the campaign file or the clock is wrong; else"
+        " that of seine. jobs/README.md has all.")
     day = datetime.date.fromisoformat
 
     def date(text):
@@ -129,7 +156,7 @@ def main():
     what.add_argument("--withdraw", type=date, metavar="DATE", help="its batch is taken back (with --why)")
     what.add_argument("--repair", action="store_true", help="write a damaged ledger anew, then go on")
     parser.add_argument("--why", default="", metavar="TEXT", help="the reason, for the ledger")
-    parser.add_argument("--today", type=day, default=datetime.date.today(), metavar="DATE", help="as if it were then")
+    parser.add_argument("--today", type=day, metavar="DATE", help="what day it is, whatever the clock says")
 
     def interrupt(number, _):
         raise Interrupted(f"interrupted by {signal.Signals(number).name}")

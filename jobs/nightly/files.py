@@ -20,6 +20,11 @@ def utc_now():
     return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def counted(number, what):
+    """'1 night', '2 nights'."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def say(text):
     print(f"nightly: {utc_now()} {text}", file=sys.stderr, flush=True)
 

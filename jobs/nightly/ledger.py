@@ -3,7 +3,7 @@ import hashlib
 import json
 import os
 
-from files import BAD_DATA, Stop, move_aside, say, sync
+from files import BAD_DATA, Stop, counted, move_aside, say, sync
 
 
 def _check_of(head):
@@ -70,17 +70,20 @@ class Ledger:
         lines = (path.read_bytes() if path.exists() else b"").split(b"\n")
         events = [event for line in lines if (event := cls._parse(line))]
         known = {(event["night"], event["at"]) for event in events}
-        for record in (campaign.folder / "nights").glob("*/checked/record.json"):  # withdrawn ones, too
+        for record in sorted((campaign.folder / "nights").glob("*/checked/record.json")):  # withdrawn ones, too
             event = json.loads(record.read_text(encoding="utf-8"))
             if (event["night"], event["at"]) not in known:
-                events.append(event)
+                # Good lines keep their order, whatever the clock said when they were written.
+                later = (place for place, other in enumerate(events)
+                         if other["night"] == event["night"] and other["at"] > event["at"])
+                events.insert(next(later, len(events)), event)
         if path.exists():
             say(f"the damaged ledger is kept as {move_aside(path, 'damaged')}")
         temporary = path.with_name(path.name + ".new")
         temporary.write_bytes(b"")
         ledger = cls(temporary)
-        for event in sorted(events, key=lambda event: event["at"]):
+        for event in events:
             ledger.append(event)
         os.rename(temporary, path)
         sync(path.parent)
-        say(f"the ledger has {len(events)} lines again; compare it with --status and the damaged one")
+        say(f"the ledger has {counted(len(events), 'line')} again; compare it with --status and the damaged one")

@@ -4,23 +4,31 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import time
 from pathlib import Path
 
-from files import (BAD_DATA, CONFIG, INTERNAL, LATER, NO_INPUT, UNAVAILABLE, Stop, appear, copy_file, move_aside, say,
-                   sha256_of, utc_now, write_file)
+import xxhash
+
+from files import (BAD_DATA, CONFIG, INTERNAL, LATER, NO_INPUT, UNAVAILABLE, Stop, appear, copy_file, counted,
+                   move_aside, say, sha256_of, utc_now, write_file)
 from ids import as_csv, key_of, read_ids
 from published import PUBLISHED_FILES
 from summary import summary_of
-from xxh3 import digest_of
 
 FINAL_CODES = (64, 65, 66, 69, 70, 71, 73, 74, 78)  # seine's own verdicts; a launcher's code is worth another start
+NOT_ANSWERING = ("Unable to contact", "onnection refused", "timed out")
 SCRIPT = Path(__file__).resolve().parent.parent / "select.sbatch"
 
 
 class Interrupted(Exception):
     """A signal came."""
+
+
+def digest_of(rows):
+    """The `digest` of a batch file, computed again: XXH3-128 of its rows as little-endian int64."""
+    return xxhash.xxh3_128_hexdigest(struct.pack(f"<{len(rows)}q", *rows))
 
 
 class Night:
@@ -84,7 +92,8 @@ class Night:
             write_file(folder / "pending.csv", as_csv(pending))
             write_file(folder / "facts.json", json.dumps(facts))
         appear(self.folder, fill)
-        say(f"{self.date}: begins: {len(labelled)} labelled, {len(pending)} pending, {len(pool)} files of the pool")
+        say(f"{self.date}: begins: {len(labelled)} labelled, {len(pending)} pending, "
+            f"{counted(len(pool), 'file')} of the pool")
         return True
 
     def request_text(self):
@@ -119,9 +128,10 @@ class Night:
                 raise Stop(code, f"{self.date}: {what} ended with {code}; see {self.folder / 'log'}")
             say(f"{self.date}: {what} ended with {code} and without a batch")
         said = (self.folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        attempts = counted(self.campaign.run["attempts"], "attempt")
         raise Stop(LATER if self.progress() != before else UNAVAILABLE,
-                   f"{self.date}: no batch after {self.campaign.run['attempts']} attempts; the next start goes on from "
-                   f"the checkpoint, if there is one; {self.folder / 'log'} ends with {said}")
+                   f"{self.date}: no batch after {attempts}; the next start goes on from the checkpoint, if there is "
+                   f"one; {self.folder / 'log'} ends with {said}")
 
     def progress(self):
         """Changes when a checkpoint is written."""
@@ -189,17 +199,21 @@ class Night:
             raise Stop(LATER, f"{self.date}: {interrupted}; job {job} goes on, the next start waits for it") from None
 
     def ask(self, *words, must=True):
-        """What a command of Slurm prints. A controller that is down for a while is waited for."""
+        """What a command of Slurm prints. A controller that is down for a while is waited for; one that never answers
+        is no reason to think that a job has ended."""
         for wait in (5, 15, 30, 60, None):
-            done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "SEINE": self.seine})
+            try:
+                done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "SEINE": self.seine})
+            except FileNotFoundError:
+                raise Stop(UNAVAILABLE, f"{words[0]}: no such program in PATH") from None
             if done.returncode == 0:
                 return done.stdout
-            if "Unable to contact" not in done.stderr and "onnection refused" not in done.stderr or wait is None:
+            if not must and "Invalid job id" in done.stderr:
+                return ""
+            if wait is None or not any(sign in done.stderr for sign in NOT_ANSWERING):
                 break
             time.sleep(wait)
-        if not must and "Invalid job id" in done.stderr:
-            return ""
-        raise Stop(LATER, f"{words[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise Stop(UNAVAILABLE, f"{words[0]} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
 
     # - the check -
 
@@ -223,7 +237,7 @@ class Night:
         expect(batch["strategy"] == select["strategy"], f"it was chosen by {batch['strategy']}")
         expect(len(ids) == len(rows) == len(batch["score"]) == len(batch["gain"]), "its columns differ in length")
         expect(len(ids) == select["batch"] or (batch["truncated"] and 0 < len(ids) < select["batch"]),
-               f"it has {len(ids)} ids instead of {select['batch']}")
+               f"it has {counted(len(ids), 'id')} instead of {select['batch']}")
         expect(len(set(ids)) == len(ids) and len(set(rows)) == len(rows), "an id is in it twice")
         expect(digest_of(rows) == batch["digest"], "its digest is not that of its rows")
         for date, before in self.chosen.items():
@@ -237,7 +251,8 @@ class Night:
         again = self.folder / "check.json"
         select = self.campaign.select
         words = ["--pool", self.pool, "--labels", "none", "--strategy", "random", "--batch", len(batch["ids"]),
-                 "--candidates", self.batch, "--strict-ids", "--certificate", "off", "--device", "cpu", "--out", again]
+                 "--candidates", self.batch, "--strict-ids", "--certificate", "off",
+                 "--device", "cpu", "--force", "--out", again]
         if "ids" in select:
             words += ["--ids", select["ids"]]
         done = subprocess.run([*self.campaign.run["check"], self.seine, "select", *map(str, words)],

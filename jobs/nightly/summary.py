@@ -1,4 +1,5 @@
 """The page that is published with a batch: what it is and what is known of it, for a reader who does not know seine."""
+from files import counted
 
 
 def _number(value):
@@ -31,8 +32,8 @@ def summary_of(batch, facts):
     seconds = " + ".join(f"{name} {timing[name]:.1f}" for name in ("read", "select", "certificate", "write"))
     return f"""# {facts["campaign"]}: batch of {facts["night"]}
 
-**{len(batch["ids"]):,} samples to label**, chosen by `{batch["strategy"]}`, the most important first: `ids.csv` lists
-them, `batch.json` has their scores as well.{truncated}
+**{counted(len(batch["ids"]), "sample")} to label**, chosen by `{batch["strategy"]}`, the most important first: `ids.csv`
+lists them, `batch.json` has their scores as well.{truncated}
 
 ## How good it is
 
@@ -43,7 +44,7 @@ them, `batch.json` has their scores as well.{truncated}
 
 | | |
 |---|---|
-| pool | {batch["pool_rows"]:,} rows in {facts["pool_files"]} files, {facts["pool_bytes"] / 2**20:,.1f} MiB |
+| pool | {batch["pool_rows"]:,} rows in {counted(facts["pool_files"], "file")}, {facts["pool_bytes"] / 2**20:,.1f} MiB |
 | labelled ids that came back | {facts["labelled"]:,} |
 | published before, still with the annotators | {facts["pending"]:,} of {facts["published"]:,} |
 | candidates for this batch | {batch["candidates"]:,} |
@@ -53,7 +54,7 @@ them, `batch.json` has their scores as well.{truncated}
 | | |
 |---|---|
 | seconds | {seconds} |
-| on | {timing["ranks"]} ranks of {timing["threads"]} threads, {timing["device"]}, {facts["by"]} |
+| on | {counted(timing["ranks"], "rank")} of {counted(timing["threads"], "thread")}, {timing["device"]}, {facts["by"]} |
 | starts | {facts["starts"]} |
 | digest | `{batch["digest"]}` |
 | pool fingerprint | `{batch["pool_fingerprint"]}` |

@@ -1,7 +1,12 @@
 #include "cli/launcher.hpp"
 
+#include <fmt/format.h>
+#include <sys/statvfs.h>
+
 #include <cstdlib>
 #include <initializer_list>
+
+#include "seine/error.hpp"
 
 namespace seine {
 
@@ -10,6 +15,18 @@ int launcher_rank() {
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"})
     if (const char* rank = std::getenv(name)) return std::atoi(rank);
   return 0;
+}
+
+void check_launcher_room() {
+  constexpr double needed = 8 << 20;  // PMIx 3 and 4
+  const char* folder = std::getenv("PMIX_SERVER_TMPDIR");
+  struct statvfs system {};
+  if (!folder || ::statvfs(folder, &system) != 0) return;
+  const double free = static_cast<double>(system.f_bavail) * static_cast<double>(system.f_frsize);
+  if (free < needed)
+    throw Error(Exit::system, fmt::format("{}: MPI needs {:.0f} MiB for its temporary files, {:.1f} are free; $TMPDIR "
+                                          "names another place",
+                                          folder, needed / (1 << 20), free / (1 << 20)));
 }
 
 }  // namespace seine

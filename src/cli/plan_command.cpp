@@ -161,8 +161,8 @@ class PlanCommand : public Command {
     const auto line = [&](std::string_view name, const std::string& value) {
       text += fmt::format("# {:<17}{}\n", name, value);
     };
-    line("seine plan", fmt::format("{} rows, {}, batch of {}; {} ranks of {} threads", shape.rows, request.strategy,
-                                   request.batch, planned.ranks, planned.threads));
+    line("seine plan", fmt::format("{}, {}, batch of {}; {} of {}", counted(shape.rows, "row"), request.strategy,
+                                   request.batch, counted(planned.ranks, "rank"), counted(planned.threads, "thread")));
     if (!planned.possible) {
       line("cannot be done", planned.obstacle);
       return text + "exit 71\n";

@@ -16,7 +16,7 @@ void RequestOptions::declare(Options& options, bool runs) {
   options.text("out", "FILE", request.out, ".h5, .csv or .json, by ending; written whole or not at all");
 
   options.group("Selection");
-  options.flag("force", request.force, "--out may replace a file that is not a batch of seine");
+  options.flag("force", request.force, "--out may replace what is there, also another batch or file");
   options.pairs("set", request.set, "a parameter of the strategy; repeatable");
   options.choice("normalize", "none|l2", request.normalize, {Normalize::none, Normalize::l2},
                  "embeddings as given, or of length 1 [each strategy's]");

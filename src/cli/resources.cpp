@@ -147,8 +147,9 @@ std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, 
     const double bytes = std::min({cgroup_limit(), slurm_limit(), free_memory()});
     if (bytes < kUnlimited) request.memory_gib = bytes / kGiB / neighbours.on_node;
   }
-  terminal.debug(fmt::format("{} ranks, {} on this node; each with {} threads and {:.2f} GiB", comm.size(),
-                             neighbours.on_node, request.threads, request.memory_gib.value_or(kUnlimited)));
+  terminal.debug(fmt::format("{}, {} on this node; each with {} and {:.2f} GiB", counted(comm.size(), "rank"),
+                             neighbours.on_node, counted(request.threads, "thread"),
+                             request.memory_gib.value_or(kUnlimited)));
 
   std::string why;
   auto backend = comm.agree([&] {

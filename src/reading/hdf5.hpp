@@ -71,7 +71,9 @@ Id open_dataset(hid_t parent, const std::string& name, const std::string& path,
 std::vector<hsize_t> shape_of(hid_t dataset);
 std::string text_of(const std::vector<hsize_t>& shape);  // "[100,4]"
 // Error 65 where the file cannot hold so many rows. Rows that nobody wrote are legal HDF5 and cost no bytes, so a
-// damaged extent may be anything: nothing must be sized by it before.
+// damaged extent may be anything: nothing must be sized by it before. Up to 100,000 rows and 64 MiB any file is
+// believed; beyond, it has a byte for every 4096, of which deflate alone makes 1032. A virtual dataset has the rows of
+// its sources, and check_virtual looks at those.
 void check_extent(hid_t dataset, const std::string& path, const std::string& name);
 // Rows [first, first + count) of the first dimension into `out`, converted to `memory_type`. Error 65 for damaged data,
 // 66 for a missing file behind it, 74 where the disk fails.

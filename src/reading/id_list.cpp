@@ -14,6 +14,7 @@
 
 #include "reading/fence.hpp"
 #include "reading/hdf5.hpp"
+#include "reading/virtual_dataset.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -186,6 +187,8 @@ std::vector<std::string> ids_of_hdf5(const std::string& path) {
   if (shape.size() != 1 || (kind != H5T_STRING && kind != H5T_INTEGER))
     throw Error(Exit::bad_data, path + ": dataset \"ids\": expected [N] of integers or strings, found another form");
   h5::check_extent(dataset.get(), path, "ids");
+  const h5::Id properties(H5Dget_create_plist(dataset.get()), H5Pclose);
+  if (H5Pget_layout(properties.get()) == H5D_VIRTUAL) check_virtual(properties.get(), shape, path, "ids");
   if (kind == H5T_STRING) return h5::read_text_rows(dataset.get(), 0, shape[0], path, "ids");
   if (H5Tget_sign(type.get()) == H5T_SGN_NONE)
     return integers_as_text<std::uint64_t>(dataset.get(), H5T_NATIVE_UINT64, shape[0], path);

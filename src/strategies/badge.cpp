@@ -46,7 +46,7 @@ Entry badge_entry() {
   entry.summary = "uncertain and diverse: k-means++ over gradient embeddings";
   entry.inputs = "embeddings and probabilities (or logits)";
   entry.cost = "N B distances in D + C dimensions";
-  entry.source = "Ash et al. 2020; spec uncertainty 3.1, diversity 2.5";
+  entry.source = "Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds, ICLR 2020";
   entry.needs.embeddings = true;
   entry.needs.probabilities = true;
   entry.parameters = kParameters;

@@ -39,7 +39,9 @@ Entry facility_location_entry() {
   entry.summary = "represent the pool: every row should be similar to some row of the batch";
   entry.inputs = "embeddings";
   entry.cost = "N D^2 for a bound, then 0.5 to 4 times (5 without memory for lists) N ground rows in D dimensions";
-  entry.source = "Nemhauser, Wolsey and Fisher 1978; Minoux 1978; spec diversity 3.1, 3.2";
+  entry.source =
+      "Nemhauser, Wolsey and Fisher, An Analysis of Approximations for Maximizing Submodular Set Functions, "
+      "1978; Minoux, Accelerated Greedy Algorithms for Maximizing Submodular Set Functions, 1978";
   entry.needs.embeddings = true;
   entry.parameters = kParameters;
   entry.objective = Objective::coverage;

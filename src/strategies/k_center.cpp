@@ -71,7 +71,9 @@ Entry k_center_entry() {
   entry.summary = "cover the embedding space: the row farthest from everything covered";
   entry.inputs = "embeddings";
   entry.cost = "N B distances in D dimensions";
-  entry.source = "Gonzalez 1985; Sener and Savarese 2018; spec diversity 1.1, 1.5";
+  entry.source =
+      "Gonzalez, Clustering to Minimize the Maximum Intercluster Distance, 1985; Sener and Savarese, Active Learning "
+      "for Convolutional Neural Networks: A Core-Set Approach, ICLR 2018";
   entry.needs.embeddings = true;
   entry.parameters = kParameters;
   entry.objective = Objective::radius;

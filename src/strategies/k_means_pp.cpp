@@ -1,6 +1,6 @@
 // k-means++ seeding (Arthur and Vassilvitskii 2007): rows are drawn in proportion to weight * squared distance from
-// everything covered, as a race of exponential clocks (spec: diversity 0.3.7). Without covered rows the first draw is
-// uniform. One squared distance per row and pick; 52 bytes of state per row.
+// everything covered, as a race of exponential clocks. Without covered rows the first draw is uniform. One squared
+// distance per row and pick; 52 bytes of state per row.
 #include <cmath>
 
 #include "strategies/strategies.hpp"
@@ -38,7 +38,7 @@ Entry k_means_pp_entry() {
   entry.summary = "random and diverse: draws in proportion to the squared distance from everything covered";
   entry.inputs = "embeddings";
   entry.cost = "N B distances in D dimensions";
-  entry.source = "Arthur and Vassilvitskii 2007; spec diversity 2.1, 0.3.7";
+  entry.source = "Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, SODA 2007";
   entry.needs.embeddings = true;
   entry.objective = Objective::potential;
   entry.weights = true;

@@ -1,6 +1,6 @@
 // Greedy on log det(I + K / noise), K = X X^T: the most informative rows for a linear model (Chen, Zhang and Zhou 2018,
-// in feature space; spec: diversity 3.8). A row's gain is log(1 + variance / noise), where the variance is what covered
-// and batch leave of it. One product per row and pick, D^2 replicated; float64.
+// in feature space). A row's gain is log(1 + variance / noise), where the variance is what covered and batch leave of
+// it. One product per row and pick, D^2 replicated; float64.
 #include <cmath>
 #include <cstdlib>
 
@@ -38,7 +38,9 @@ Entry log_det_entry() {
   entry.summary = "informative for a linear model: greedy on the log-determinant";
   entry.inputs = "embeddings";
   entry.cost = "N B products in D dimensions, B D^2 replicated";
-  entry.source = "Chen, Zhang and Zhou 2018; spec diversity 3.8";
+  entry.source =
+      "Chen, Zhang and Zhou, Fast Greedy MAP Inference for Determinantal Point Process to Improve Recommendation "
+      "Diversity, NeurIPS 2018";
   entry.needs.embeddings = true;
   entry.parameters = kParameters;
   entry.objective = Objective::log_determinant;

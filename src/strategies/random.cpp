@@ -24,7 +24,7 @@ Entry random_entry() {
   entry.summary = "a uniform sample, the baseline";
   entry.inputs = "nothing";
   entry.cost = "N draws";
-  entry.source = "sampling by smallest hash; spec diversity 0.3.8";
+  entry.source = "Cohen and Kaplan, Summarizing Data Using Bottom-k Sketches, PODC 2007";
   entry.objective = Objective::none;
   entry.pick = pick_random;
   entry.work = work_of_one_pass;

@@ -30,7 +30,7 @@ Entry entropy_entry() {
   Entry entry = score_entry(ScoreKind::entropy);
   entry.name = "entropy";
   entry.summary = "largest entropy of the prediction, in nats";
-  entry.source = "Shannon 1948; spec uncertainty 1.4";
+  entry.source = "Shannon, A Mathematical Theory of Communication, 1948";
   return entry;
 }
 
@@ -38,7 +38,7 @@ Entry least_confidence_entry() {
   Entry entry = score_entry(ScoreKind::least_confidence);
   entry.name = "least_confidence";
   entry.summary = "smallest probability of the predicted class: 1 - max";
-  entry.source = "Lewis and Gale 1994; spec uncertainty 1.1";
+  entry.source = "Lewis and Gale, A Sequential Algorithm for Training Text Classifiers, SIGIR 1994";
   return entry;
 }
 
@@ -46,7 +46,7 @@ Entry margin_entry() {
   Entry entry = score_entry(ScoreKind::margin);
   entry.name = "margin";
   entry.summary = "smallest margin between the two best classes: 1 - (first - second)";
-  entry.source = "Scheffer et al. 2001; spec uncertainty 1.2";
+  entry.source = "Scheffer, Decomain and Wrobel, Active Hidden Markov Models for Information Extraction, IDA 2001";
   return entry;
 }
 
@@ -56,7 +56,7 @@ Entry bald_entry() {
   entry.summary = "largest mutual information between prediction and model";
   entry.inputs = "probabilities [N,T,C] with T >= 2, or logits";
   entry.needs.passes = true;
-  entry.source = "Houlsby et al. 2011; spec uncertainty 1.5";
+  entry.source = "Houlsby et al., Bayesian Active Learning for Classification and Preference Learning, 2011";
   return entry;
 }
 

@@ -12,8 +12,8 @@
 #include "pools.hpp"
 #include "reading/csv.hpp"
 #include "reading/id_list.hpp"
+#include "seine/checkpoint.hpp"
 #include "seine/inspection.hpp"
-#include "seine/resume.hpp"
 
 namespace seine::test {
 namespace {

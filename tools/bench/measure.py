@@ -73,7 +73,7 @@ class Bench:
         launcher = ["mpirun", "-n", ranks, "--bind-to", "none"] if ranks else []
         done = self.run(*launcher, self.binaries / "seine", "select", "--pool", pool, "--strategy", strategy, "--batch", picks,
                         "--threads", threads or self.options.threads, "--seed", seed, "--device", "cpu", "--certificate", "off",
-                        "--progress", "never", "--out", out, *more)  # fmt: skip
+                        "--progress", "never", "--out", out, "--force", *more)  # fmt: skip
         if done.returncode == NOT_SUPPORTED:
             raise Missing(f"not supported: seine ends with {NOT_SUPPORTED}")
         if done.returncode:
