@@ -39,7 +39,7 @@ if [[ -n $libraries ]]; then
   export PATH=$libraries/bin:$PATH
   # An rpath of the old kind also serves the libraries of the libraries, and nobody else's programs.
   configuration+=(-DCMAKE_PREFIX_PATH="$libraries" -DCMAKE_EXE_LINKER_FLAGS="-Wl,--disable-new-dtags,-rpath,$there"
-    -DMPI_C_LIB_NAMES=mpi -DMPI_mpi_LIBRARY="$there/libmpi.so" -DMPI_C_COMPILER_INCLUDE_DIRS="$there/openmpi/include"
+    -DMPI_C_LIB_NAMES=mpi -DMPI_mpi_LIBRARY="$there/openmpi/lib/libmpi.so" -DMPI_C_COMPILER_INCLUDE_DIRS="$there/openmpi/include"
     -DMPIEXEC_EXECUTABLE="$libraries/bin/mpirun" -DHDF5_ROOT="$there/hdf5/serial" -DCMAKE_LIBRARY_ARCHITECTURE=x86_64-linux-gnu)
 else
   source tools/packages.sh
