@@ -35,7 +35,13 @@ if(CMAKE_VERSION VERSION_LESS 3.25.2)  # does not know how nvcc spells C++20
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 endif()
 
-add_library(seine_cuda MODULE src/backend/cuda.cu)
+add_library(seine_cuda MODULE
+  src/backend/cuda/backend.cu
+  src/backend/cuda/coverage.cu
+  src/backend/cuda/moments.cu
+  src/backend/cuda/rows.cu
+  src/backend/cuda/rules.cu
+  src/backend/cuda/selection.cu)
 target_link_libraries(seine_cuda PRIVATE seine_flags)
 string(REPLACE ";" " " seine_cuda_architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(seine_cuda PRIVATE
