@@ -53,6 +53,23 @@ find "$folder" \( -name '*.so*' -o -path "$folder/tools/*" \) -type f -exec ldd 
   awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u | grep -vE '/lib(c|m|dl|rt|pthread|resolv|stdc\+\+|gcc_s|gomp)\.so' |
   while read -r file; do [[ -e $libraries/${file##*/} ]] || cp -L "$file" "$libraries/"; done
 
+# A library with a RUNPATH of its own does not look where the program's RPATH says; with an RPATH it does, too.
+python3 - "$folder" <<'PATCH'
+import pathlib, struct, sys
+RPATH, RUNPATH, DYNAMIC = 15, 29, 2
+for path in pathlib.Path(sys.argv[1]).rglob("*.so*"):
+    data = bytearray(b"" if path.is_symlink() else path.read_bytes())
+    if data[:5] != b"\x7fELF\x02":
+        continue
+    (headers,), (size, count) = struct.unpack_from("<Q", data, 32), struct.unpack_from("<HH", data, 54)
+    for header in range(headers, headers + size * count, size):
+        kind, _, first, _, _, length = struct.unpack_from("<IIQQQQ", data, header)
+        for entry in range(first, first + length, 16) if kind == DYNAMIC else ():
+            if struct.unpack_from("<Q", data, entry)[0] == RUNPATH:
+                struct.pack_into("<Q", data, entry, RPATH)
+                path.write_bytes(data)
+PATCH
+
 # Open MPI's own programs look for their libraries here, and for their plug-ins where the environment says.
 for program in mpirun:orterun orted:orted; do
   cat >"$folder/bin/${program%%:*}" <<WRAPPER

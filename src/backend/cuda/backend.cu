@@ -65,12 +65,23 @@ CudaBackend::CudaBackend(const BackendOptions& options) : device_(use_device(opt
   // What is freed goes back to the device except so much: scratch memory of the calls below.
   std::uint64_t kept = 256u << 20;
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept));
+
+  char bus[32] = "";
+  check(cudaDeviceGetPCIBusId(bus, sizeof bus, device_));
+  port_ = make_nccl_port(std::string("GPU ") + bus, {stream_, [this] { enter(); }, [this] { return is_idle(); }});
 }
 
 std::string CudaBackend::describe() const {
   return std::string(properties_.name) + ", cuda device " + std::to_string(device_) + ", compute capability " +
          std::to_string(properties_.major) + "." + std::to_string(properties_.minor) + ", " +
          std::to_string(properties_.totalGlobalMem >> 30) + " GiB";
+}
+
+bool CudaBackend::is_idle() const {
+  const cudaError_t state = cudaStreamQuery(stream_);
+  if (state != cudaErrorNotReady) check(state);
+  cudaGetLastError();  // "not ready" is no fault of the next launch
+  return state == cudaSuccess;
 }
 
 void* CudaBackend::allocate(std::size_t bytes) {

@@ -18,6 +18,7 @@
 #include <string>
 
 #include "backend/cuda/geometry.hpp"
+#include "backend/nccl.hpp"
 #include "seine/backend.hpp"
 #include "seine/error.hpp"
 
@@ -46,6 +47,8 @@ class CudaBackend final : public Backend {
   std::string name() const override { return "cuda"; }
   std::string describe() const override;
   std::size_t memory_bytes() const override { return properties_.totalGlobalMem; }
+
+  DevicePort* port() override { return port_.get(); }
 
   void* allocate(std::size_t bytes) override;
   void release(void* memory, std::size_t bytes) noexcept override;
@@ -84,6 +87,7 @@ class CudaBackend final : public Backend {
   // The current device belongs to the calling thread, which need not be the one that created the backend.
   void enter() const { check(cudaSetDevice(device_)); }
   void finish() const { check(cudaStreamSynchronize(stream_)); }
+  bool is_idle() const;
 
   template <class... Takes, class... Given>
   void launch(void (*kernel)(Takes...), Grid grid, const Given&... given) const {
@@ -119,6 +123,7 @@ class CudaBackend final : public Backend {
   int device_;
   cudaDeviceProp properties_{};
   Stream stream_;
+  std::unique_ptr<DevicePort> port_;
 };
 
 inline void expect(bool holds, const char* invariant) {
