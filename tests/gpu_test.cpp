@@ -5,6 +5,7 @@
 
 #include "cuda_device.hpp"
 #include "golden_cases.hpp"
+#include "seine/device_link.hpp"
 
 namespace seine::test {
 namespace {
@@ -25,10 +26,7 @@ void expect_same_bits(const std::vector<T>& got, const std::vector<T>& want, con
         << testing::PrintToString(want[t]);
 }
 
-// Collective. `more` is what distinguishes the run on the device.
-void expect_same(const PoolRequest& pool, const PoolRequest& on_device, const Request& request) {
-  SCOPED_TRACE(name_of(request) + ", " + std::to_string(world().size()) + " ranks");
-  const Batch want = select_on(world(), request, pool, "cpu", 2), got = select_on(world(), request, on_device, "cuda");
+void expect_same(const Batch& got, const Batch& want) {
   EXPECT_EQ(got.selection.rows, want.selection.rows);
   expect_same_bits(got.selection.scores, want.selection.scores, "score");
   expect_same_bits(got.selection.gains, want.selection.gains, "gain");
@@ -37,6 +35,13 @@ void expect_same(const PoolRequest& pool, const PoolRequest& on_device, const Re
   EXPECT_EQ(got.certificate.kind, want.certificate.kind);
   EXPECT_TRUE(near(got.certificate.value, want.certificate.value, 1e-5, 0)) << "value";
   EXPECT_TRUE(near(got.certificate.bound, want.certificate.bound, 1e-5, 0)) << "bound";
+}
+
+// Collective. The pool on the CPU, and as it is on the device.
+void expect_same(const PoolRequest& pool, const PoolRequest& on_device, const Request& request) {
+  SCOPED_TRACE(name_of(request) + ", " + std::to_string(world().size()) + " ranks");
+  const Batch want = select_on(world(), request, pool, "cpu", 2);
+  expect_same(select_on(world(), request, on_device, "cuda"), want);
 }
 
 TEST_F(Gpu, GoldenRequestsAreThoseOfTheCpu) {
@@ -76,6 +81,22 @@ TEST_F(Gpu, PoolsLargerThanTheMemoryGivenAreStreamed) {
   streamed.stream_room = 64 * 1024;  // of about 190 KiB
   for (const GoldenCase& golden : golden_cases())
     if (strategy(golden.request.strategy).needs.embeddings) expect_same(pool, streamed, golden.request);
+}
+
+TEST_F(Gpu, RanksWithAGpuEachFetchRowsByNccl) {
+  std::string why;
+  const std::unique_ptr<Backend> backend = make_backend("cuda", {.threads = 1, .local_rank = world().rank()}, why);
+  const std::unique_ptr<DeviceLink> link = DeviceLink::open(world(), backend->port(), why);
+  if (!link) GTEST_SKIP() << (why.empty() ? "one rank needs no link" : why);  // the same on every rank
+  backend->use(link.get());
+  const SharedFolder folder(world());
+  const PoolRequest pool = share_scenario(world(), golden_scenario(), folder);
+  for (GoldenCase golden : golden_cases()) {
+    SCOPED_TRACE(golden.name);
+    const Batch want = select_on(world(), golden.request, pool);
+    golden.request.pool = pool;
+    expect_same(select(golden.request, world(), *backend, {}), want);
+  }
 }
 
 // More rows than a block of threads, a tile or a piece of a file has.

@@ -29,7 +29,6 @@ done
 mkdir -p "$build"
 build=$(realpath "$build")
 readonly limit=470 # seconds for everything
-left() { echo $((limit > SECONDS + 1 ? limit - SECONDS : 1)); }
 
 configuration=(-S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSEINE_BENCH=ON)
 [[ $device == cuda ]] && configuration+=(-DSEINE_CUDA=ON)
@@ -67,7 +66,7 @@ status=0
 tests=$build/gpu_tests.txt
 export GTEST_COLOR=no
 rm -f "$build"/Testing/Temporary/LastTest.log*
-timeout "$(left)" ctest --test-dir "$build" -L gpu --no-tests=error >"$tests" 2>&1 || status=$?
+timeout 180 ctest --test-dir "$build" -L gpu --no-tests=error >"$tests" 2>&1 || status=$?
 results=$build/Testing/Temporary/LastTest.log
 [[ -e $results ]] || results+=.tmp
 counts=$(awk -f tools/count_tests.awk "$tests" "$results")
@@ -78,7 +77,7 @@ mkdir -p "$data"
 trap 'rm -rf "$data"/seine_*' EXIT
 echo
 python3 tools/bench/gpu_table.py --device $device "${quick[@]}" --binaries "$build/bin" --kernels $kernels --data "$data" \
-  --seconds "$(left)" || status=1
+  --seconds $((limit - SECONDS)) || status=1
 echo
 printf '%s\n' "$counts"
 echo "$SECONDS s in all"

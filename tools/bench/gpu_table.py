@@ -105,8 +105,9 @@ class Table:
     def selection(self, whole, bandwidth):
         """Prints the line of one: made, selected, compared with its floor."""
         seine, pool, limit = self.options.binaries / "seine", self.options.data / f"seine_{whole.strategy}", 200
-        done = self.run(limit, seine, "synth", "--rows", whole.rows, *whole.synth, "--ids", "none", "--seed", 1, "--shards", 8,
-                        "--quiet", "--out", pool)  # fmt: skip
+        ranks = min(self.options.threads, 16)
+        done = self.run(limit, "mpirun", "-n", ranks, "--oversubscribe", "--bind-to", "none", seine, "synth", "--rows", whole.rows,
+                        *whole.synth, "--ids", "none", "--seed", 1, "--shards", ranks, "--quiet", "--out", pool)  # fmt: skip
         if done is None or done.returncode:
             self.fail(f"synth for {whole.name}", done, limit)
             return
