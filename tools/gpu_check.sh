@@ -74,7 +74,7 @@ counts=$(awk -f tools/count_tests.awk "$tests" "$results")
 
 [[ -n $data ]] || data=$(mktemp -d)
 mkdir -p "$data"
-trap 'rm -rf "$data"/seine_*' EXIT
+trap 'rm -rf "$data"/seine_* && rmdir --ignore-fail-on-non-empty "$data"' EXIT
 echo
 python3 tools/bench/gpu_table.py --device $device "${quick[@]}" --binaries "$build/bin" --kernels $kernels --data "$data" \
   --seconds $((limit - SECONDS)) || status=1
