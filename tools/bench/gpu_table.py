@@ -74,10 +74,10 @@ class Table:
             return None
 
     def fail(self, name, done, limit):
-        if done is None:
-            print(line(name, "-", "-", "-", f"no result in {limit} s, or no time was left"))
-            return
         self.failed = True
+        if done is None:
+            print(line(name, "-", "-", "-", f"no result in {limit} s, or no time was left: start again, it is built now"))
+            return
         last = done.stderr.strip().splitlines()[-1:] or ["nothing was said"]
         print(line(name, "-", "-", "-", f"ended with {done.returncode}: {last[0]}"))
 
