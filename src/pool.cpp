@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "engines/best.hpp"
 #include "host_rows.hpp"
+#include "seine/device_link.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -64,6 +66,12 @@ Packed::Packed(Backend& backend, const RowFormat& format, std::vector<std::byte>
   if (format_.x_bytes() > 0) rows_ = static_cast<std::int64_t>(host_x_.size()) / format_.x_bytes();
   arrays_ = RowArrays(backend, format_, rows_);
   arrays_.write(0, rows_, host_x_.data(), host_a_.data());
+}
+
+Packed::Packed(Backend& backend, const RowFormat& format, Array<std::byte> x, Array<float> a)
+    : format_(format), host_x_(x.to_host()), host_a_(a.to_host()) {
+  if (format_.x_bytes() > 0) rows_ = x.size() / format_.x_bytes();
+  arrays_ = RowArrays(backend, format_, rows_, std::move(x), std::move(a));
 }
 
 std::vector<float> Packed::widened() const {
@@ -251,7 +259,45 @@ std::vector<std::byte> Pool::fetch_items(std::span<const std::int64_t> rows, con
   });
 }
 
+// What other ranks hold stays on devices until all of it is here; the host gets a copy, as it does without a link.
+Packed Pool::fetch_by(const DeviceLink& link, std::span<const std::int64_t> rows) const {
+  std::vector<std::int64_t> positions, places;
+  for_own(rows, [&](std::int64_t own_row, std::size_t i) {
+    positions.push_back(own_row);
+    places.push_back(static_cast<std::int64_t>(i));
+  });
+  const auto own_count = static_cast<std::int64_t>(places.size());
+  const std::vector<std::int64_t> counts = comm_->gather(std::span(&own_count, 1));
+  const std::vector<std::int64_t> all_places = comm_->gather(std::span<const std::int64_t>(places));
+  require(all_places.size() == rows.size(), "every fetched row is in the pool once");
+  const auto ascending = [](std::size_t count) {
+    std::vector<std::int64_t> numbers(count);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    return numbers;
+  };
+  const auto moved = [&]<class T>(const Field& from, Array<T> sorted) {
+    const std::size_t item = from.row_bytes();
+    if (item == 0) return sorted;
+    const Array<std::byte> mine(*backend_, own_count * static_cast<std::int64_t>(item));
+    const Array<std::byte> all(*backend_, static_cast<std::int64_t>(rows.size() * item));
+    backend_->scatter(from.data, item, positions, mine.data(), ascending(positions.size()));
+    std::vector<std::size_t> bytes;
+    for (const std::int64_t count : counts) bytes.push_back(static_cast<std::size_t>(count) * item);
+    link.gather(mine.data(), bytes, all.data());
+    backend_->scatter(all.data(), item, ascending(rows.size()), sorted.data(), all_places);
+    return sorted;
+  };
+  const RowFormat& format = store_.format();
+  const auto count = static_cast<std::int64_t>(rows.size());
+  const Vectors own = store_.vectors();
+  Array<std::byte> x = moved(own.x, Array<std::byte>(*backend_, count * format.x_bytes()));
+  Array<float> a = moved(own.a, Array<float>(*backend_, count * format.classes));
+  return Packed(*backend_, format, std::move(x), std::move(a));
+}
+
 Packed Pool::fetch(std::span<const std::int64_t> rows) const {
+  const DeviceLink* link = backend_->link();
+  if (link && &link->comm() == comm_ && store_.resident()) return fetch_by(*link, rows);
   const RowFormat& format = store_.format();
   const auto x_bytes = static_cast<std::size_t>(format.x_bytes()),
              row_bytes = static_cast<std::size_t>(format.row_bytes());

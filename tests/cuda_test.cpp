@@ -16,29 +16,13 @@
 #include <tuple>
 #include <vector>
 
-#include "seine/backend.hpp"
-#include "seine/error.hpp"
+#include "cuda_device.hpp"
 
 namespace seine {
 namespace {
 
-struct Cuda {
-  std::unique_ptr<Backend> backend;
-  std::string why_not;  // without one
-  Exit code = Exit::done;
-};
-
-Cuda open_cuda() {
-  Cuda cuda;
-  std::string why;
-  try {
-    cuda.backend = make_backend("cuda", {.threads = 1, .local_rank = 0}, why);
-  } catch (const Error& error) {  // thrown inside the plug-in where there is one
-    cuda.why_not = error.what();
-    cuda.code = error.code();
-  }
-  return cuda;
-}
+using test::Cuda;
+using test::open_cuda;
 
 // --- On every machine ---
 

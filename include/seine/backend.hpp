@@ -98,6 +98,9 @@ struct ShadowFields {
   Field ground, candidates;
 };
 
+class DeviceLink;
+class DevicePort;
+
 class Backend {
  public:
   static constexpr std::int64_t kExactRows = 4096;
@@ -108,6 +111,11 @@ class Backend {
   virtual std::string describe() const = 0;              // one line for the log: device, threads, instruction set
   virtual std::size_t memory_bytes() const = 0;          // of the device; 0: the host's
   virtual bool is_host_memory() const { return false; }  // host code may touch backend memory, from any thread
+  virtual DevicePort* port() { return nullptr; }         // to the devices of other ranks; null: there is none
+
+  // What was made of the ports of all ranks (device_link.hpp); it must live as long as pools do. Null: nothing.
+  const DeviceLink* link() const { return link_; }
+  void use(const DeviceLink* link) { link_ = link; }
 
   // --- memory ---
   virtual void* allocate(std::size_t bytes) = 0;  // Error 71 with the numbers; at least 64-byte aligned
@@ -144,6 +152,15 @@ class Backend {
   // Items of `item_bytes` at these positions, packed, to the host.
   virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
                       void* host) = 0;
+  // The same to these slots, each given once, of other backend memory.
+  virtual void scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
+                       std::span<const std::int64_t> slots) {
+    std::vector<std::byte> items(item_bytes * positions.size());
+    gather(from, item_bytes, positions, items.data());
+    for (std::size_t i = 0; i < slots.size() && item_bytes; ++i)
+      copy_in(static_cast<std::byte*>(to) + static_cast<std::size_t>(slots[i]) * item_bytes,
+              items.data() + i * item_bytes, item_bytes);
+  }
 
   // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot); gains stay below 2^53 ---
   // Sum over the rows i of `band` of fixed(weight_i * min(s_ij, below_i)) - fixed(weight_i * above_i) where
@@ -179,6 +196,9 @@ class Backend {
   // Rows [groups[g], groups[g + 1]) are one group: sum of float64 products x_ic * x_id in order of its rows, one fma
   // each. Adds fixed(that sum) of every group to sums[c * dim + d] for d <= c, on the host. float32 rows only.
   virtual void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) = 0;
+
+ private:
+  const DeviceLink* link_ = nullptr;
 };
 
 // Memory of a backend, freed by scope. Move-only. A const one is a handle that does not change, as a std::span is: what

@@ -35,6 +35,7 @@ class Packed {
  public:
   Packed() = default;
   Packed(Backend& backend, const RowFormat& format, std::vector<std::byte> x, std::vector<float> a);
+  Packed(Backend& backend, const RowFormat& format, Array<std::byte> x, Array<float> a);  // [rows, ...] of the format
 
   Vectors vectors() const { return arrays_.vectors(rows_); }
   std::int64_t rows() const { return rows_; }
@@ -110,6 +111,7 @@ class Pool {
  private:
   using GatherOwn = std::function<void(std::span<const std::int64_t> positions, std::byte* out)>;
   std::vector<std::byte> fetch_with(std::span<const std::int64_t> rows, std::size_t item, const GatherOwn& own) const;
+  Packed fetch_by(const DeviceLink& link, std::span<const std::int64_t> rows) const;
 
   const Comm* comm_;
   Backend* backend_;

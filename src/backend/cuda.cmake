@@ -35,18 +35,35 @@ if(CMAKE_VERSION VERSION_LESS 3.25.2)  # does not know how nvcc spells C++20
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 endif()
 
-add_library(seine_cuda MODULE src/backend/cuda.cu)
-target_link_libraries(seine_cuda PRIVATE seine_flags)
+# NCCL is loaded at run time, too; of it only the header is needed here.
+find_path(SEINE_NCCL_INCLUDE_DIR nccl.h HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+set(seine_nccl_source src/backend/no_nccl.cpp)
+if(SEINE_NCCL_INCLUDE_DIR)
+  set(seine_nccl_source src/backend/nccl.cpp)
+endif()
+
+add_library(seine_cuda MODULE ${seine_nccl_source}
+  src/backend/cuda/backend.cu
+  src/backend/cuda/coverage.cu
+  src/backend/cuda/moments.cu
+  src/backend/cuda/rows.cu
+  src/backend/cuda/rules.cu
+  src/backend/cuda/selection.cu)
+target_link_libraries(seine_cuda PRIVATE seine_flags ${CMAKE_DL_LIBS})
+if(SEINE_NCCL_INCLUDE_DIR)
+  target_include_directories(seine_cuda SYSTEM PRIVATE
+    ${SEINE_NCCL_INCLUDE_DIR} ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+endif()
 string(REPLACE ";" " " seine_cuda_architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(seine_cuda PRIVATE
   SEINE_VERSION="${PROJECT_VERSION}"
   SEINE_CUDA_BUILD="CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${seine_cuda_architectures}")
 # Contraction off: a fused operation happens where it is written and nowhere else, as on the host.
 target_compile_options(seine_cuda PRIVATE
-  --fmad=false "SHELL:-Xcompiler -Wall,-Wextra,-ffp-contract=off"
-  $<$<BOOL:${SEINE_WERROR}>:SHELL:-Werror all-warnings>)
+  "$<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;SHELL:-Xcompiler -Wall,-Wextra,-ffp-contract=off>"
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${SEINE_WERROR}>>:SHELL:-Werror all-warnings>)
 set_target_properties(seine_cuda PROPERTIES
   CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_RUNTIME_LIBRARY Static
-  CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON
+  CUDA_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 install(TARGETS seine_cuda LIBRARY DESTINATION lib/seine)

@@ -159,4 +159,12 @@ std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, 
   return backend;
 }
 
+std::unique_ptr<DeviceLink> link_devices(const Comm& comm, Backend& backend, Terminal& terminal) {
+  std::string why;
+  std::unique_ptr<DeviceLink> link = DeviceLink::open(comm, backend.port(), why);
+  if (!why.empty()) terminal.info(why);
+  backend.use(link.get());
+  return link;
+}
+
 }  // namespace seine

@@ -6,6 +6,7 @@
 #include "cli/terminal.hpp"
 #include "seine/backend.hpp"
 #include "seine/comm.hpp"
+#include "seine/device_link.hpp"
 #include "seine/request.hpp"
 
 namespace seine {
@@ -18,5 +19,9 @@ int own_cpus();
 
 // Collective. Fills `threads` and `memory_gib` where the request leaves them open, and makes the backend it asks for.
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal);
+
+// Collective. Links the devices of all ranks where that is possible, and lets the backend use it; says in the log what
+// was done where there is a choice.
+std::unique_ptr<DeviceLink> link_devices(const Comm& comm, Backend& backend, Terminal& terminal);
 
 }  // namespace seine

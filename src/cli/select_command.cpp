@@ -24,6 +24,7 @@ class Select : public Command {
   Outcome run(const Comm& comm, Terminal& terminal) override {
     Request& request = options_.request;
     const auto backend = take_resources(request.pool, comm, terminal);
+    const auto link = link_devices(comm, *backend, terminal);
     const Batch batch = select_and_write(request, comm, *backend, terminal.console());
     const Certificate& certificate = batch.certificate;
     return {fmt::format("{} rows={} digest={} kind={} value={} bound={} ratio={}\n", request.out,

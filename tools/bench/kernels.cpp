@@ -2,11 +2,14 @@
 // measured bandwidth, what it computes against the measured arithmetic and beside the measured GEMM.
 //
 //   seine_bench_kernels [THREADS] [--benchmark_filter=EXPRESSION] [--benchmark_...]
+//   seine_bench_card [--benchmark_...]     the same loops on a GPU, beside the bounds of the card
 //
-// Counters: GB/s or Gflop/s, `share` of the bound that the label names, and `of_gemm`, a share of Eigen's product.
+// Counters: GB/s or Gflop/s, `share` of the bound that the label names, and `of_gemm`, a share of the library's product
+// (Eigen, cuBLAS).
 #include <benchmark/benchmark.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <memory>
@@ -18,6 +21,7 @@
 #include "backend/score_kernel.hpp"
 #include "peaks.hpp"
 #include "seine/backend.hpp"
+#include "seine/error.hpp"
 
 namespace {
 
@@ -148,156 +152,209 @@ void score_benchmarks(const Peaks& peaks) {
 
 // --- The backend's loops, all threads, rows in memory ---
 
-void norm_benchmark(Backend& backend, const Peaks& peaks) {
-  add("squared_norms/400000x128", [=, &backend](State& state) {
-    const Array<float> x(backend, std::span<const float>(random_values<float>(400'000 * 128, -1, 1)));
-    Array<double> out(backend, 400'000);
-    for (auto _ : state) backend.squared_norms({x.data(), Element::f32, 128}, 400'000, out.data());
-    report(state, by_reading(peaks), 4.0 * static_cast<double>(x.size()));
+struct Bench {
+  Backend& backend;
+  Peaks peaks;
+  std::int64_t scale;  // of the rows, so that the device has enough to do
+
+  template <class T>
+  Array<T> random(std::int64_t count, double low, double high) const {
+    return Array<T>(backend, std::span<const T>(random_values<T>(count, low, high)));
+  }
+};
+
+std::string sized(const std::string& name, std::int64_t rows, std::int64_t dim, const std::string& others = "") {
+  return name + "/" + std::to_string(rows) + (dim > 0 ? "x" + std::to_string(dim) : "") + others;
+}
+
+void norm_benchmark(const Bench& bench) {
+  const std::int64_t rows = 400'000 * bench.scale, dim = 128;
+  add(sized("squared_norms", rows, dim), [=](State& state) {
+    const Array<float> x = bench.random<float>(rows * dim, -1, 1);
+    Array<double> out(bench.backend, rows);
+    for (auto _ : state) bench.backend.squared_norms({x.data(), Element::f32, dim}, rows, out.data());
+    report(state, by_reading(bench.peaks), 4.0 * static_cast<double>(x.size()));
   });
 }
 
-void apply_benchmarks(Backend& backend, const Peaks& peaks) {
-  constexpr std::int64_t kRows = 60'000, kDim = 128, kClasses = 10, kPicks = 64;
-  const struct {
-    const char* name;
-    RuleKind rule;
-    bool outer;
-  } cases[] = {{"apply/nearest", RuleKind::nearest, false},
-               {"apply/race", RuleKind::race, false},
-               {"apply/race,outer", RuleKind::race, true},
-               {"apply/variance", RuleKind::variance, false}};
-  for (const auto& each : cases)
-    add(std::string(each.name) + "/60000x128,64 picks", [=, &backend](State& state) {
-      const std::vector<float> values = random_values<float>(kRows * kDim, -1, 1);
-      const std::vector<double> wide(values.begin(), values.begin() + kPicks * kDim);
-      const Array<float> x(backend, std::span<const float>(values));
-      const Array<float> a(backend, std::span<const float>(random_values<float>(kRows * kClasses, -1, 1)));
-      const Array<double> wide_picks(backend, std::span<const double>(wide));
-      Array<double> x2(backend, kRows), a2(backend, kRows);
-      Vectors rows{.rows = kRows, .x = {x.data(), Element::f32, kDim}, .a = {}};
-      if (each.outer) {
-        rows.a = {a.data(), Element::f32, kClasses};
-        backend.squared_norms(rows.x, kRows, x2.data());
-        backend.squared_norms(rows.a, kRows, a2.data());
-        rows.x2 = x2.data();
-        rows.a2 = a2.data();
-      }
-      Picks picks{.vectors = rows.from(0, kPicks)};
-      if (each.rule == RuleKind::variance) picks.vectors.x = {wide_picks.data(), Element::f64, kDim};
-      std::vector<double> host_moments(kPicks);
-      for (std::size_t p = 0; p < kPicks; ++p) host_moments[p] = 1e3 + 1e-6 * static_cast<double>(p);
-      const Array<double> moments(backend, std::span<const double>(host_moments));
-      picks.moments = moments.data();
+struct ApplyCase {
+  const char* name;
+  RuleKind rule;
+  Element type;  // of the rows
+  bool outer;
+  std::int64_t picks;
+};
 
-      Array<std::byte> memory(backend, kRows * static_cast<std::int64_t>(state_bytes(each.rule)));
-      Array<double> key(backend, kRows);
-      Array<std::uint32_t> applied(backend, kRows);
-      const RowStates states{.state = memory.data(), .key = key.data(), .applied = applied.data()};
-      for (auto _ : state) {
-        state.PauseTiming();
-        backend.start(each.rule, {}, kRows, states);
-        state.ResumeTiming();
-        backend.apply(each.rule, rows, picks, -std::numeric_limits<double>::infinity(), states);
-      }
-      const bool is_distance = each.rule != RuleKind::variance;
-      const double dims = static_cast<double>(kDim + (each.outer ? kClasses : 0));
-      report(state, is_distance ? by_distances(peaks) : by_wide_dots(peaks),
-             (is_distance ? 3 : 2) * dims * static_cast<double>(kRows * kPicks));
-    });
+// What a pass does with its picks: all rows take part.
+void apply_benchmark(const Bench& bench, const ApplyCase& each, State& state, std::int64_t count, std::int64_t dim) {
+  constexpr std::int64_t kClasses = 10;
+  Backend& backend = bench.backend;
+  const bool half = each.type == Element::f16, is_distance = each.rule != RuleKind::variance;
+  const Array<float> x = half ? Array<float>() : bench.random<float>(count * dim, -1, 1);
+  // Their bits: from 1/8 to 1.
+  const Array<std::uint16_t> narrow =
+      half ? bench.random<std::uint16_t>(count * dim, 0x3000, 0x3c00) : Array<std::uint16_t>();
+  const Array<float> a = bench.random<float>(count * kClasses, -1, 1);
+  const Array<double> wide_picks = bench.random<double>(each.picks * dim, -1, 1);
+  Array<double> x2(backend, count), a2(backend, count);
+  Vectors rows{
+      .rows = count, .x = {half ? static_cast<const void*>(narrow.data()) : x.data(), each.type, dim}, .a = {}};
+  if (each.outer) {
+    rows.a = {a.data(), Element::f32, kClasses};
+    backend.squared_norms(rows.x, count, x2.data());
+    backend.squared_norms(rows.a, count, a2.data());
+    rows.x2 = x2.data();
+    rows.a2 = a2.data();
+  }
+  Picks picks{.vectors = rows.from(0, each.picks)};
+  if (!is_distance) picks.vectors.x = {wide_picks.data(), Element::f64, dim};
+  const Array<double> moments = bench.random<double>(each.picks, 1e3, 1e3 + 1e-3);
+  picks.moments = moments.data();
+
+  Array<std::byte> memory(backend, count * static_cast<std::int64_t>(state_bytes(each.rule)));
+  Array<double> key(backend, count);
+  Array<std::uint32_t> applied(backend, count);
+  const RowStates states{.state = memory.data(), .key = key.data(), .applied = applied.data()};
+  for (auto _ : state) {
+    state.PauseTiming();
+    backend.start(each.rule, {}, count, states);
+    state.ResumeTiming();
+    backend.apply(each.rule, rows, picks, -std::numeric_limits<double>::infinity(), states);
+  }
+  const double dims = static_cast<double>(dim + (each.outer ? kClasses : 0));
+  if (each.picks == 1)
+    report(state, by_reading(bench.peaks), static_cast<double>(count) * static_cast<double>(rows.x.row_bytes()));
+  else
+    report(state, is_distance ? by_distances(bench.peaks) : by_wide_dots(bench.peaks),
+           (is_distance ? 3 : 2) * dims * static_cast<double>(count * each.picks));
 }
 
-void coverage_benchmarks(Backend& backend, const Peaks& peaks) {
-  constexpr std::int64_t kRows = 20'000, kDim = 128, kCandidates = 64;
-  const auto unit_rows = [&backend] {
-    Array<float> x(backend, std::span<const float>(random_values<float>(kRows * kDim, -0.5, 1)));
-    backend.unit_rows(x.data(), kRows, kDim);
+void apply_benchmarks(const Bench& bench) {
+  for (const ApplyCase& each : {ApplyCase{"apply/nearest", RuleKind::nearest, Element::f32, false, 1},
+                                {"apply/nearest,float16", RuleKind::nearest, Element::f16, false, 1},
+                                {"apply/nearest", RuleKind::nearest, Element::f32, false, 64},
+                                {"apply/nearest,float16", RuleKind::nearest, Element::f16, false, 64},
+                                {"apply/race", RuleKind::race, Element::f32, false, 64},
+                                {"apply/race,outer", RuleKind::race, Element::f32, true, 64},
+                                {"apply/variance", RuleKind::variance, Element::f32, false, 64}}) {
+    const std::int64_t rows = 60'000 * bench.scale, dim = 128;
+    const std::string picks = each.picks == 1 ? ",1 pick" : "," + std::to_string(each.picks) + " picks";
+    add(sized(each.name, rows, dim, picks), [=](State& state) { apply_benchmark(bench, each, state, rows, dim); });
+  }
+}
+
+void coverage_benchmarks(const Bench& bench) {
+  constexpr std::int64_t kDim = 128, kCandidates = 64;
+  const std::int64_t rows = 20'000 * bench.scale;
+  const auto unit_rows = [=] {
+    Array<float> x = bench.random<float>(rows * kDim, -0.5, 1);
+    bench.backend.unit_rows(x.data(), rows, kDim);
     return x;
   };
-  const double flops = 2.0 * kRows * kCandidates * kDim;
-  add("gains/20000x128,64 candidates", [=, &backend](State& state) {
-    const Array<float> x = unit_rows();
-    const Array<float> above(backend, std::span<const float>(random_values<float>(kRows, 0, 0.5)));
+  const double flops = 2.0 * static_cast<double>(rows * kCandidates * kDim);
+  add(sized("gains", rows, kDim, ",64 candidates"), [=](State& state) {
+    const Array<float> x = unit_rows(), above = bench.random<float>(rows, 0, 0.5);
     const Field field{x.data(), Element::f32, kDim};
-    const FixedPoint fixed = FixedPoint::for_sum(kRows << 10, 1);  // room enough in a float64, too
+    const FixedPoint fixed = FixedPoint::for_sum(rows << 10, 1);  // room enough in a float64, too
     std::vector<std::int64_t> gains(kCandidates);
     for (auto _ : state)
-      backend.gains(field, {.count = kRows, .above = above.data()}, nullptr, fixed, field, kCandidates, gains.data());
-    report(state, by_dots(peaks), flops);
+      bench.backend.gains(field, {.count = rows, .above = above.data()}, nullptr, fixed, field, kCandidates,
+                          gains.data());
+    report(state, by_dots(bench.peaks), flops);
   });
-  add("raise/20000x128,64 picks", [=, &backend](State& state) {
+  add(sized("raise", rows, kDim, ",64 picks"), [=](State& state) {
     const Array<float> x = unit_rows();
-    Array<float> best(backend, std::span<const float>(std::vector<float>(kRows)));
+    Array<float> best = bench.random<float>(rows, 0, 0);
     const Field field{x.data(), Element::f32, kDim};
-    for (auto _ : state) backend.raise(field, kRows, field, kCandidates, best.data());
-    report(state, by_dots(peaks), flops);
+    for (auto _ : state) bench.backend.raise(field, rows, field, kCandidates, best.data());
+    report(state, by_dots(bench.peaks), flops);
   });
 }
 
-void search_benchmarks(Backend& backend, const Peaks& peaks) {
-  constexpr std::int64_t kRows = 4'000'000, kBest = 1000;
-  const auto with_keys = [&backend](auto search) {
-    const Array<double> key(backend, std::span<const double>(random_values<double>(kRows, 0, 1)));
-    const Array<std::uint8_t> selectable(backend, std::span<const std::uint8_t>(std::vector<std::uint8_t>(kRows, 1)));
-    std::vector<std::int64_t> numbers(kRows);
-    for (std::size_t i = 0; i < kRows; ++i) numbers[i] = static_cast<std::int64_t>(i);
-    const Array<std::int64_t> rows(backend, std::span<const std::int64_t>(numbers));
-    search(key.data(), selectable.data(), rows.data());
+void search_benchmarks(const Bench& bench) {
+  constexpr std::int64_t kBest = 1000;
+  const std::int64_t rows = 4'000'000 * bench.scale;
+  const auto with_keys = [=](auto search) {
+    const Array<double> key = bench.random<double>(rows, 0, 1);
+    const Array<std::uint8_t> selectable = bench.random<std::uint8_t>(rows, 1, 1);
+    std::vector<std::int64_t> numbers(static_cast<std::size_t>(rows));
+    for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<std::int64_t>(i);
+    const Array<std::int64_t> global(bench.backend, std::span<const std::int64_t>(numbers));
+    search(key.data(), selectable.data(), global.data());
   };
-  add("top/4000000,1000 best", [=, &backend](State& state) {
-    with_keys([&](const double* key, const std::uint8_t* selectable, const std::int64_t* rows) {
-      for (auto _ : state) benchmark::DoNotOptimize(backend.top(key, selectable, rows, kRows, kBest));
+  add(sized("top", rows, 0, ",1000 best"), [=](State& state) {
+    with_keys([&](const double* key, const std::uint8_t* selectable, const std::int64_t* global) {
+      for (auto _ : state) benchmark::DoNotOptimize(bench.backend.top(key, selectable, global, rows, kBest));
     });
-    report(state, by_reading(peaks), 9.0 * kRows);
+    report(state, by_reading(bench.peaks), 9.0 * static_cast<double>(rows));
   });
-  // Looks at a sample above kExactRows rows; counted are the keys that it looks at, a line of the caches each.
-  add("nth/4000000,1000th", [=, &backend](State& state) {
+  // Looks at a sample above kExactRows rows on the CPU; counted are the keys that it looks at, a line of the caches
+  // each.
+  const bool samples = bench.backend.name() == "cpu";
+  add(sized("nth", rows, 0, ",1000th"), [=](State& state) {
     with_keys([&](const double* key, const std::uint8_t* selectable, const std::int64_t*) {
-      for (auto _ : state) benchmark::DoNotOptimize(backend.nth(key, selectable, kRows, kBest));
+      for (auto _ : state) benchmark::DoNotOptimize(bench.backend.nth(key, selectable, rows, kBest));
     });
-    report(state, by_reading(peaks), 128.0 * Backend::kExactRows);
+    report(state, by_reading(bench.peaks), samples ? 128.0 * Backend::kExactRows : 9.0 * static_cast<double>(rows));
   });
 }
 
-void gram_benchmark(Backend& backend, const Peaks& peaks) {
-  constexpr std::int64_t kRows = 20'000, kDim = 128, kGroup = 64;
-  add("gram/20000x128", [=, &backend](State& state) {
-    const Array<float> x(backend, std::span<const float>(random_values<float>(kRows * kDim, -1, 1)));
+void gram_benchmark(const Bench& bench) {
+  constexpr std::int64_t kDim = 128, kGroup = 64;
+  const std::int64_t rows = 20'000 * bench.scale;
+  add(sized("gram", rows, kDim), [=](State& state) {
+    const Array<float> x = bench.random<float>(rows * kDim, -1, 1);
     std::vector<std::int64_t> groups;
-    for (std::int64_t at = 0; at < kRows; at += kGroup) groups.push_back(at);
-    groups.push_back(kRows);
+    for (std::int64_t at = 0; at < rows; at += kGroup) groups.push_back(at);
+    groups.push_back(rows);
     std::vector<std::int64_t> sums(static_cast<std::size_t>(kDim * kDim));
     for (auto _ : state)
-      backend.gram({x.data(), Element::f32, kDim}, groups, FixedPoint::for_sum(kRows, kGroup), sums.data());
-    report(state, by_wide_dots(peaks), 1.0 * kRows * kDim * (kDim + 1));
+      bench.backend.gram({x.data(), Element::f32, kDim}, groups, FixedPoint::for_sum(rows, kGroup), sums.data());
+    report(state, by_wide_dots(bench.peaks), static_cast<double>(rows * kDim * (kDim + 1)));
   });
+}
+
+void say(const std::string& name, double value) {
+  benchmark::AddCustomContext(name, std::to_string(value));
+}
+
+void say(const Peaks& peaks, const std::string& ending) {
+  say("read_GB/s" + ending, peaks.read);
+  say("copy_GB/s" + ending, peaks.copy);
+  say("fma_Gflop/s" + ending, peaks.fma);
+  say("gemm_Gflop/s" + ending, peaks.gemm);
+}
+
+void run(int threads) {
+  constexpr bool kIsCard = std::string_view(SEINE_BENCH_DEVICE) == "cuda";
+  std::string why;
+  const std::unique_ptr<Backend> backend = make_backend(SEINE_BENCH_DEVICE, {threads, 0}, why);
+  benchmark::AddCustomContext("device", backend->describe());
+  benchmark::AddCustomContext("threads", std::to_string(threads));
+  const Peaks one = measure_peaks(1), all = kIsCard ? one : measure_peaks(threads);
+  say(one, "_1");
+  say(all, "");
+  if (!kIsCard) {
+    row_kernel_benchmarks(one);
+    score_benchmarks(one);
+  }
+  const Bench bench{*backend, all, kIsCard ? 8 : 1};
+  norm_benchmark(bench);
+  apply_benchmarks(bench);
+  coverage_benchmarks(bench);
+  search_benchmarks(bench);
+  gram_benchmark(bench);
+  benchmark::RunSpecifiedBenchmarks();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  const int threads = argc > 1 ? std::max(1, std::atoi(argv[1])) : 1;
-  const Peaks one = measure_peaks(1), all = measure_peaks(threads);
-  const auto say = [](const char* name, double value) { benchmark::AddCustomContext(name, std::to_string(value)); };
-  benchmark::AddCustomContext("threads", std::to_string(threads));
-  say("read_GB/s_1", one.read);
-  say("copy_GB/s_1", one.copy);
-  say("fma_Gflop/s_1", one.fma);
-  say("gemm_Gflop/s_1", one.gemm);
-  say("read_GB/s", all.read);
-  say("copy_GB/s", all.copy);
-  say("fma_Gflop/s", all.fma);
-  say("gemm_Gflop/s", all.gemm);
-
-  std::string why;
-  const std::unique_ptr<Backend> backend = make_backend("cpu", {threads, 0}, why);
-  row_kernel_benchmarks(one);
-  score_benchmarks(one);
-  norm_benchmark(*backend, all);
-  apply_benchmarks(*backend, all);
-  coverage_benchmarks(*backend, all);
-  search_benchmarks(*backend, all);
-  gram_benchmark(*backend, all);
-  benchmark::RunSpecifiedBenchmarks();
+  try {
+    run(argc > 1 ? std::max(1, std::atoi(argv[1])) : 1);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "seine: error: %s\n", error.what());
+    return static_cast<int>(error.code());
+  }
 }

@@ -1,0 +1,143 @@
+// The device, memory and copies.
+#include <algorithm>
+
+#include "backend/cuda/cuda_backend.cuh"
+#include "backend/plugin.hpp"
+
+namespace seine {
+namespace {
+
+// Is there code for the architecture of a device?
+__global__ void probe() {}
+
+// What of CUDA's faults is ours (70), what is want of memory (71), and what is the device's (69).
+Exit exit_of(cudaError_t fault) {
+  switch (fault) {
+    case cudaErrorMemoryAllocation:
+      return Exit::system;
+    case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchOutOfResources:
+      return Exit::bug;
+    default:
+      return Exit::no_device;
+  }
+}
+
+// Makes the device of `local_rank` the calling thread's, and says which; Error 69 where there is none that runs our
+// code.
+int use_device(int local_rank) {
+  const auto usable = [](cudaError_t fault) {
+    if (fault == cudaSuccess) return;
+    cudaGetLastError();
+    throw Error(Exit::no_device, cudaGetErrorString(fault));
+  };
+  int devices = 0;
+  usable(cudaGetDeviceCount(&devices));
+  if (devices == 0) usable(cudaErrorNoDevice);
+  const int device = local_rank % devices;
+  usable(cudaSetDevice(device));
+  usable(cudaFree(nullptr));  // creates the context
+  cudaFuncAttributes attributes;
+  usable(cudaFuncGetAttributes(&attributes, probe));  // is there code for this architecture?
+  return device;
+}
+
+}  // namespace
+
+void check(cudaError_t fault, std::source_location at) {
+  if (fault == cudaSuccess) return;
+  cudaGetLastError();  // forgets it, where the device still can
+  const Exit code = exit_of(fault);
+  std::string text = std::string("CUDA: ") + cudaGetErrorString(fault);
+  if (code == Exit::bug) text += std::string(" in ") + at.function_name() + ", line " + std::to_string(at.line());
+  throw Error(code, text);
+}
+
+CudaBackend::CudaBackend(const BackendOptions& options) : device_(use_device(options.local_rank)) {
+  check(cudaGetDeviceProperties(&properties_, device_));
+  cudaMemPool_t pool;
+  check(cudaDeviceGetDefaultMemPool(&pool, device_));
+  // What is freed goes back to the device except so much: scratch memory of the calls below.
+  std::uint64_t kept = 256u << 20;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept));
+
+  char bus[32] = "";
+  check(cudaDeviceGetPCIBusId(bus, sizeof bus, device_));
+  port_ = make_nccl_port(std::string("GPU ") + bus, {stream_, [this] { enter(); }, [this] { return is_idle(); }});
+}
+
+std::string CudaBackend::describe() const {
+  return std::string(properties_.name) + ", cuda device " + std::to_string(device_) + ", compute capability " +
+         std::to_string(properties_.major) + "." + std::to_string(properties_.minor) + ", " +
+         std::to_string(properties_.totalGlobalMem >> 30) + " GiB";
+}
+
+bool CudaBackend::is_idle() const {
+  const cudaError_t state = cudaStreamQuery(stream_);
+  if (state != cudaErrorNotReady) check(state);
+  cudaGetLastError();  // "not ready" is no fault of the next launch
+  return state == cudaSuccess;
+}
+
+void* CudaBackend::allocate(std::size_t bytes) {
+  enter();
+  void* memory = nullptr;
+  const cudaError_t fault = cudaMallocAsync(&memory, std::max<std::size_t>(bytes, 1), stream_);
+  if (fault == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    std::size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    throw Error(Exit::system, "out of memory of the GPU: " + std::to_string(bytes) + " bytes asked for, " +
+                                  std::to_string(free) + " of " + std::to_string(total) + " free");
+  }
+  check(fault);
+  return memory;
+}
+
+void CudaBackend::release(void* memory, std::size_t) noexcept {
+  cudaSetDevice(device_);
+  cudaFreeAsync(memory, stream_);
+}
+
+void CudaBackend::copy_in(void* to, const void* host, std::size_t bytes) {
+  enter();
+  check(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_));
+  finish();
+}
+
+void CudaBackend::copy_out(void* host, const void* from, std::size_t bytes) {
+  enter();
+  check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_));
+  finish();
+}
+
+Array<unsigned long long> CudaBackend::zeros(std::int64_t count) {
+  Array<unsigned long long> array(*this, count);
+  check(cudaMemsetAsync(array.data(), 0, static_cast<std::size_t>(count) * sizeof(unsigned long long), stream_));
+  return array;
+}
+
+void CudaBackend::add_to(std::int64_t* out, const Array<unsigned long long>& sums) {
+  const std::vector<unsigned long long> host = sums.to_host();
+  for (std::size_t i = 0; i < host.size(); ++i) out[i] += static_cast<std::int64_t>(host[i]);
+}
+
+namespace {
+
+Backend* create(const BackendOptions& options) {
+  return new CudaBackend(options);
+}
+
+constexpr CudaPlugin kPlugin{kPluginAbi, SEINE_VERSION, SEINE_CUDA_BUILD, create};
+
+}  // namespace
+}  // namespace seine
+
+extern "C" __attribute__((visibility("default"))) const seine::CudaPlugin* seine_cuda_plugin() {
+  return &seine::kPlugin;
+}

@@ -1,0 +1,117 @@
+// Inside a warp, which is the canonical row kernel: lane j of 32 sums the components j, j + 32, ..., and `fold` adds
+// the lanes as row_math.hpp does, so results have the bits of the CPU.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "backend/cuda/geometry.hpp"
+#include "seine/row_math.hpp"
+
+namespace seine {
+
+inline constexpr unsigned kWholeWarp = 0xffffffffu;
+
+__device__ inline int lane_of_warp() {
+  return static_cast<int>(threadIdx.x) % kLanes;
+}
+__device__ inline std::int64_t warp_of_grid() {
+  return static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kLanes;
+}
+__device__ inline std::int64_t warps_of_grid() {
+  return static_cast<std::int64_t>(gridDim.x) * kWarps;
+}
+__device__ inline std::int64_t thread_of_grid() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+__device__ inline std::int64_t threads_of_grid() {
+  return static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+}
+
+template <class T>
+__device__ inline T widen(float value) {
+  return static_cast<T>(value);
+}
+template <class T>
+__device__ inline T widen(double value) {
+  return value;
+}
+template <class T>
+__device__ inline T widen(__half value) {
+  return static_cast<T>(__half2float(value));
+}
+
+// fold_lanes of row_math.hpp for N (1, 2, .. 32) sums at once, spread over the warp: lane j gets sum j / (32 / N).
+// While more than one sum is left, the two halves of the lanes exchange half of the sums; each lane adds what the tree
+// adds.
+template <int kHalf = kLanes / 2, int N, class T>
+__device__ inline T fold(const T (&sum)[N]) {
+  if constexpr (N > 1) {
+    const bool upper = lane_of_warp() & kHalf;
+    T kept[N / 2];
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) {
+      const T mine = upper ? sum[i + N / 2] : sum[i];
+      kept[i] = mine + __shfl_xor_sync(kWholeWarp, upper ? sum[i] : sum[i + N / 2], kHalf);
+    }
+    return fold<kHalf / 2>(kept);
+  } else {
+    T folded = sum[0];
+#pragma unroll
+    for (int half = kHalf; half > 0; half /= 2) folded += __shfl_xor_sync(kWholeWarp, folded, half);
+    return folded;
+  }
+}
+
+// What one component adds to a lane: the terms of canonical_dot and canonical_distance2.
+struct Product {
+  template <class T>
+  static __device__ T add(T x, T y, T sum) {
+    return fused(x, y, sum);
+  }
+};
+struct SquaredDifference {
+  template <class T>
+  static __device__ T add(T x, T y, T sum) {
+    const T difference = x - y;
+    return fused(difference, difference, sum);
+  }
+};
+
+// A warp meets kTileRows rows with kTilePicks vectors at a time, so that a loaded value is used several times; lane j
+// gets the result of row j / kTilePicks and vector j % kTilePicks. Rows come from memory, vectors mostly from L1.
+// `rows` and `count` may be short of a whole tile: the last one is repeated.
+template <class Term, class X, class Y>
+__device__ inline Y tile(const X* x, std::int64_t rows, const Y* y, std::int64_t count, std::int64_t dim) {
+  const X* row[kTileRows];
+  const Y* vector[kTilePicks];
+#pragma unroll
+  for (int r = 0; r < kTileRows; ++r) row[r] = x + (r < rows ? r : rows - 1) * dim;
+#pragma unroll
+  for (int p = 0; p < kTilePicks; ++p) vector[p] = y + (p < count ? p : count - 1) * dim;
+  Y sum[kLanes] = {};
+  for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes) {
+    Y value[kTileRows];
+#pragma unroll
+    for (int r = 0; r < kTileRows; ++r) value[r] = widen<Y>(row[r][c]);
+#pragma unroll
+    for (int p = 0; p < kTilePicks; ++p) {
+      const Y other = vector[p][c];
+#pragma unroll
+      for (int r = 0; r < kTileRows; ++r) sum[r * kTilePicks + p] = Term::add(value[r], other, sum[r * kTilePicks + p]);
+    }
+  }
+  return fold(sum);
+}
+
+// Canonical inner product of a row with itself, in float64; every lane gets it.
+template <class X>
+__device__ inline double squared_norm(const X* x, std::int64_t dim) {
+  double sum[1] = {};
+  for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes) {
+    const double value = widen<double>(x[c]);
+    sum[0] = fused(value, value, sum[0]);
+  }
+  return fold(sum);
+}
+
+}  // namespace seine
