@@ -66,12 +66,6 @@ std::optional<Pool> ground_of(const Pool& pool, const Request& request, const En
   return pool.only(draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; }));
 }
 
-// What engines may use beside the pool: half of what it leaves, and of a device's own memory.
-std::int64_t memory_of_engines(const Room& room, const Backend& backend) {
-  const auto device = static_cast<std::int64_t>(backend.memory_bytes());
-  return device > 0 ? std::min(room.left() / 2, device / 4) : room.left() / 2;
-}
-
 // What the lists of ids came to, whatever their files are called.
 void expect_roles(Resume& resume, const Pool& pool) {
   constexpr std::pair<Role, const char*> kNames[] = {{Role::labelled, "labelled"},
@@ -166,7 +160,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   if (entry.cover) entry.cover(pool, task, prior);
   const std::optional<Pool> ground = ground_of(pool, request, entry);
   if (ground) task.ground = &*ground;
-  task.memory = memory_of_engines(*input.memory.room, backend);
+  task.memory = input.memory.room->left() / 2;  // of engines, beside the pool
   Room::Part of_engines(input.memory.room, task.memory);
 
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;

@@ -189,11 +189,10 @@ class Loading {
 
   void run() {
     const std::vector<Block> blocks = blocks_of(opened_.own, bytes_of_row_read(shape_, wanted_), kBlockBytes);
-    const bool in_place = streams_ || backend_.is_host_memory() || (format_.row_bytes() == 0);
-    constexpr std::size_t kStagedBlocks = 16;
-    const std::size_t group = in_place ? blocks.size() : kStagedBlocks;
-    for (std::size_t first = 0; first < blocks.size(); first += group)
-      read_group(std::span(blocks).subspan(first, std::min(group, blocks.size() - first)), in_place);
+    if (streams_ || backend_.is_host_memory() || format_.row_bytes() == 0)
+      read_group(blocks, {fields_.x.data(), fields_.a.data()});
+    else
+      read_and_copy(blocks);
     if (wanted_.unit_rows && wanted_.embeddings && !streams_)
       backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), opened_.own.own(), shape_.dim);
   }
@@ -219,15 +218,38 @@ class Loading {
   }
 
  private:
-  // Of several faults, that of the first block counts, whichever thread finds it.
-  void read_group(std::span<const Block> blocks, bool in_place) {
-    const std::int64_t start = blocks.front().at, rows = blocks.back().at + blocks.back().count - start;
-    std::vector<std::byte> staged_x(in_place ? 0 : static_cast<std::size_t>(rows * format_.x_bytes()));
-    std::vector<float> staged_a(in_place ? 0 : static_cast<std::size_t>(rows * format_.classes));
-    Target all{staged_x.data(), staged_a.data()};
-    if (in_place && !streams_)
-      all = {fields_.x.data() + start * format_.x_bytes(), fields_.a.data() + start * format_.classes};
-    const auto count = static_cast<std::int64_t>(blocks.size());
+  static constexpr std::int64_t kStagedBlocks = 16;  // that are copied to a device together
+
+  // While one group of blocks is read, the one before is on its way to the device.
+  void read_and_copy(std::span<const Block> blocks) {
+    std::int64_t most = 0;
+    for (const Block& block : blocks) most = std::max(most, block.count);
+    std::vector<Staging<std::byte>> x;
+    std::vector<Staging<float>> a;
+    for (int i = 0; i < 2; ++i) {
+      x.emplace_back(backend_, kStagedBlocks * most * format_.x_bytes());
+      a.emplace_back(backend_, kStagedBlocks * most * format_.classes);
+    }
+    for (std::size_t first = 0, k = 0; first < blocks.size(); first += kStagedBlocks, k = 1 - k) {
+      const auto group = blocks.subspan(first, std::min<std::size_t>(kStagedBlocks, blocks.size() - first));
+      const std::int64_t start = group.front().at, rows = group.back().at + group.back().count - start;
+      read_group(group, {x[k].data(), a[k].data()});
+      backend_.await_copies();  // of the group before: its memory is the next one's
+      const auto send = [&](auto& to, const auto& staged, std::int64_t width) {
+        backend_.begin_copy_in(to.data() + start * width, staged.data(),
+                               static_cast<std::size_t>(rows * width) * sizeof(*staged.data()));
+      };
+      send(fields_.x, x[k], format_.x_bytes());
+      send(fields_.a, a[k], format_.classes);
+    }
+    backend_.await_copies();
+  }
+
+  // The blocks, one behind the other, to where the first begins. Of several faults, that of the first block counts,
+  // whichever thread finds it.
+  void read_group(std::span<const Block> blocks, const Target& to) {
+    if (blocks.empty()) return;
+    const std::int64_t start = blocks.front().at, count = static_cast<std::int64_t>(blocks.size());
     std::atomic<std::int64_t> done = start, faulty = count;
     std::mutex mutex;
     std::exception_ptr fault;
@@ -238,7 +260,7 @@ class Loading {
         stop_if_asked();
         Target target;
         if (!streams_)
-          target = {all.x + (block.at - start) * format_.x_bytes(), all.a + (block.at - start) * format_.classes};
+          target = {to.x + (block.at - start) * format_.x_bytes(), to.a + (block.at - start) * format_.classes};
         if (fields_.label) target.label = fields_.label->data() + block.at;
         read_block(block, target, static_cast<std::size_t>(thread));
       } catch (...) {
@@ -251,9 +273,6 @@ class Loading {
     });
     if (fault) std::rethrow_exception(fault);
     if (console_) console_->progress("read", done, opened_.own.own());
-    if (in_place) return;
-    fields_.x.write(staged_x, start * format_.x_bytes());
-    fields_.a.write(staged_a, start * format_.classes);
   }
 
   void read_block(const Block& block, Target target, std::size_t thread) {

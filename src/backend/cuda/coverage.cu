@@ -21,8 +21,8 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t candidate = group + lane % kTilePicks;
   std::int64_t sum = 0;
   for (; first < band.count; first += stride) {
-    const float dot =
-        tile<Product>(ground + first * dim, band.count - first, candidates + group * dim, count - group, dim);
+    const float dot = tile<Product>(neighbours(ground + first * dim, band.count - first, dim), candidates + group * dim,
+                                    count - group, dim);
     const std::int64_t row = first + lane / kTilePicks;
     if (row >= band.count || candidate >= count) continue;
     const float similarity = clipped_cosine(dot);
@@ -45,7 +45,7 @@ __global__ void add_listed_gains(Near* const* lists, const std::int64_t* lengths
       sum += static_cast<std::int64_t>(
           gain_between(best[near.row], 1, near.similarity, weight ? weight[near.row] : 1, fixed));
     }
-    for (int other = kLanes / 2; other > 0; other /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, other);
+    sum = sum_of_warp(sum);
     if (lane_of_warp() == 0) gains[j] = static_cast<unsigned long long>(sum);
   }
 }
@@ -61,9 +61,10 @@ __global__ void __launch_bounds__(kThreads) raise_rows(const float* ground, std:
                                                        std::int64_t count, std::int64_t dim, float* best) {
   const int lane = lane_of_warp();
   for (std::int64_t first = warp_of_grid() * kTileRows; first < rows; first += warps_of_grid() * kTileRows) {
+    const TileRows<float> tile_rows = neighbours(ground + first * dim, rows - first, dim);
     float top = 0;  // no similarity is below
     for (std::int64_t at = 0; at < count; at += kTilePicks) {
-      const float dot = tile<Product>(ground + first * dim, rows - first, picks + at * dim, count - at, dim);
+      const float dot = tile<Product>(tile_rows, picks + at * dim, count - at, dim);
       top = fmaxf(top, clipped_cosine(dot));
     }
     for (int other = kTilePicks / 2; other > 0; other /= 2) top = fmaxf(top, __shfl_xor_sync(kWholeWarp, top, other));
@@ -82,11 +83,11 @@ void CudaBackend::gains(const Field& ground, const Band& band, const double* wei
   Array<double> weights;
   if (band.rows) {
     some = Array<float>(*this, band.count * ground.dim);
-    pack_items(ground.data, ground.row_bytes(), band.rows, band.count, some.data());
+    move_items(ground.data, ground.row_bytes(), band.rows, band.count, some.data());
     rows = some.data();
     if (weight) {
       weights = Array<double>(*this, band.count);
-      pack_items(weight, sizeof(double), band.rows, band.count, weights.data());
+      move_items(weight, sizeof(double), band.rows, band.count, weights.data());
       weight = weights.data();
     }
   }
