@@ -182,6 +182,17 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   return need;
 }
 
+MemoryNeed on_host(MemoryNeed need) {
+  need.vectors = 0;
+  need.loading += 2 * kStagedBlocks * kBlockBytes;
+  return need;
+}
+
+MemoryNeed on_device(MemoryNeed need) {
+  need.opening = need.loading = 0;
+  return need;
+}
+
 MemoryNeed with_labelled_pool(MemoryNeed need, const PoolShape& labelled, std::int64_t own_rows, const Wanted& wanted) {
   const Wanted outside = outside_of(wanted);
   const std::int64_t columns = own_rows * column_bytes(outside);

@@ -218,8 +218,6 @@ class Loading {
   }
 
  private:
-  static constexpr std::int64_t kStagedBlocks = 16;  // that are copied to a device together
-
   // While one group of blocks is read, the one before is on its way to the device.
   void read_and_copy(std::span<const Block> blocks) {
     std::int64_t most = 0;
@@ -320,7 +318,7 @@ std::shared_ptr<const SpilledRows> spill_for(const OpenedPool& opened, const Wan
 // of the room.
 void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, const Memory& memory) {
   comm.agree([&] {
-    const std::shared_ptr<Room>& room = memory.room;
+    const std::shared_ptr<Room>& room = memory.host;
     const Chunks& chunks = files.shape().chunks;
     if (!reads_chunks) return files.keep_chunks(chunks.fewest);
     if (memory.limited && room->left() < chunks.least())
@@ -338,23 +336,45 @@ void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, 
 
 Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request) {
   constexpr std::int64_t kUnknown = std::int64_t{1} << 30;
-  if (request.stream_room) return {std::make_shared<Room>(*request.stream_room), true};
-  if (!request.memory_gib) return {std::make_shared<Room>(kUnknown), false};
-  const double left = *request.memory_gib * (1 << 30) - static_cast<double>(resident_bytes());
-  const bool streams = comm.max(fits(need, left) ? 0 : 1) > 0;
-  const double own_room = left - static_cast<double>(streams ? need.streamed() : need.most());
-  const double room = -comm.max(-own_room);
-  comm.agree([&] {
-    if (own_room >= 0) return;
-    // What the process has in memory already differs a little from run to run.
-    constexpr double kMargin = 2 << 20;
-    throw Error(Exit::system,
-                fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
-                            "{:.3f}: use more ranks or more memory",
-                            std::ceil((*request.memory_gib + (kMargin - own_room) / (1 << 30)) * 1000) / 1000,
-                            *request.memory_gib));
+  const auto alike = [](std::int64_t bytes, bool streams) {
+    const auto room = std::make_shared<Room>(bytes);
+    return Memory{room, room, streams};
+  };
+  if (request.stream_room) return alike(*request.stream_room, true);
+  if (!request.memory_gib) return alike(kUnknown, false);
+  constexpr double kGiB = 1 << 30;
+  const double host_left = *request.memory_gib * kGiB - static_cast<double>(resident_bytes());
+  const bool on_gpu = request.device_gib.has_value();
+  const MemoryNeed of_vectors = on_gpu ? on_device(need) : need;
+  const double left = on_gpu ? *request.device_gib * kGiB : host_left;
+  const bool streams = comm.max(fits(of_vectors, left) ? 0 : 1) > 0;
+  const auto room_of = [&](const MemoryNeed& part, double part_left, const auto& refusal) {
+    const double own_room = part_left - static_cast<double>(streams ? part.streamed() : part.most());
+    const double room = -comm.max(-own_room);
+    comm.agree([&] {
+      if (own_room < 0) throw Error(Exit::system, refusal(own_room));
+    });
+    return std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62)));
+  };
+  // What the process has in memory already differs a little from run to run.
+  constexpr double kMargin = 2 << 20;
+  const auto enough = [](double given, double own_room) {
+    return std::ceil((given + (kMargin - own_room) / kGiB) * 1000) / 1000;
+  };
+  const std::shared_ptr<Room> host = room_of(on_gpu ? on_host(need) : need, host_left, [&](double own_room) {
+    return fmt::format(
+        "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
+        "{:.3f}: use more ranks or more memory",
+        enough(*request.memory_gib, own_room), *request.memory_gib);
   });
-  return {std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62))), streams, true};
+  if (!on_gpu) return {host, host, streams, true};
+  const std::shared_ptr<Room> device = room_of(of_vectors, left, [&](double own_room) {
+    return fmt::format(
+        "a rank needs at least {:.3f} GiB of a GPU, streaming all that can be streamed, and has {:.3f}: "
+        "use more GPUs, or --device cpu",
+        enough(*request.device_gib, own_room), *request.device_gib);
+  });
+  return {device, host, streams, true};
 }
 
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
@@ -370,7 +390,7 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   const std::shared_ptr<Room>& room = memory.room;
   const std::shared_ptr<const SpilledRows> spilled = memory.streams ? spill_for(opened, wanted, console) : nullptr;
   // Nothing else has taken of the room yet, and chunks take part of it only until they are read.
-  opened.files.keep_chunks(shape.chunks.fewest + room->left() / 2);
+  opened.files.keep_chunks(shape.chunks.fewest + memory.host->left() / 2);
   const auto loading = comm.agree([&] {
     auto mine = std::make_unique<Loading>(backend, opened, wanted, memory.streams, spilled.get(), console);
     mine->run();
@@ -396,9 +416,9 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   };
   if (memory.streams && console)
     console->info(
-        fmt::format("the vectors of this pool do not fit --memory: up to {:.3f} GiB of each rank keep the rows that "
+        fmt::format("the vectors of this pool do not fit {}: up to {:.3f} GiB of each rank keep the rows that "
                     "are wanted most, the others are read again",
-                    static_cast<double>(room->left()) / (1 << 30)));
+                    memory.host == room ? "--memory" : "the GPU", static_cast<double>(room->left()) / (1 << 30)));
   Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
   std::string fingerprint = loading->fingerprint().text(comm, shape);
