@@ -1,5 +1,5 @@
 // The CUDA backend, a plug-in (plugin.hpp). Formulas are those of rules.hpp and row_math.hpp; what is here is who
-// computes what. Loops are in the file of their noun, kernels beside the function that launches them:
+// computes what. Loops are in the file of their noun, kernels in NAME.cuh and what launches them in NAME.cu:
 //   backend.cu    the device, memory, copies, items by position
 //   rows.cu       one value per row
 //   rules.cu      what picks do to rows

@@ -9,12 +9,11 @@
 #include <cub/device/device_select.cuh>
 
 #include "backend/cuda/cuda_backend.cuh"
-#include "backend/cuda/warp.cuh"
+#include "backend/cuda/selection.cuh"
 
 namespace seine {
 namespace {
 
-constexpr double kNoKey = kNoCandidate.value;
 constexpr std::int64_t kNoRow = kNoCandidate.row;
 
 // A row as a candidate; none where it may not be selected or its key is below the floor.
@@ -41,22 +40,6 @@ struct Better {
 // Candidates from the row `first` on.
 auto competitors(const Competitor& of, std::int64_t first) {
   return thrust::make_transform_iterator(thrust::counting_iterator<std::int64_t>(first), of);
-}
-
-// Every so many-th key; that of a row which may not be selected is below all others. A thread owns a key.
-__global__ void sample_keys(const double* key, const std::uint8_t* selectable, std::int64_t count, std::int64_t stride,
-                            double* out) {
-  for (std::int64_t i = thread_of_grid(); i < count; i += threads_of_grid())
-    out[i] = selectable[i * stride] ? key[i * stride] : kNoKey;
-}
-
-// A thread owns every so many-th row. Bytes per row: 9.
-__global__ void count_at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor,
-                               unsigned long long* count) {
-  std::int64_t mine = 0;
-  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) mine += selectable[i] && key[i] >= floor;
-  mine = sum_of_warp(mine);
-  if (lane_of_warp() == 0 && mine > 0) atomicAdd(count, static_cast<unsigned long long>(mine));
 }
 
 }  // namespace
