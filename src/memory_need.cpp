@@ -1,5 +1,7 @@
 #include "memory_need.hpp"
 
+#include <limits>
+
 #include "seine/bytes.hpp"
 #include "seine/ownership.hpp"
 
@@ -67,7 +69,21 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   need.vectors = static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
                  (copied + 2 * sampled + 5 * std::max<std::int64_t>(fetched - RowStore::kFewestRows, 0)) * row_bytes;
   if (!wanted.embeddings) need.vectors = 0;
+  if (wanted.regrouped) need.moving = need.vectors;
   if (need.vectors > 0) need.streaming = own_rows * RowStore::kBytesPerRow + fewest_streamed(row_format(shape, wanted));
+  return need;
+}
+
+MemoryNeed on_host(MemoryNeed need) {
+  need.vectors = need.moving;
+  need.loading += 2 * kStagedBlocks * kBlockBytes;
+  if (need.streaming > 0)
+    need.streaming += RowStore::kPieces * RowStore::piece_bytes(std::numeric_limits<std::int64_t>::max());
+  return need;
+}
+
+MemoryNeed on_device(MemoryNeed need) {
+  need.opening = need.loading = 0;
   return need;
 }
 

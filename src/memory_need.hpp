@@ -18,6 +18,8 @@ inline std::int64_t rows_of_round(std::int64_t batch) {
 
 // How much a thread reads, checks, hashes and scores together, in whole tiles; and what a row is of that.
 inline constexpr std::int64_t kBlockBytes = 1 << 20;
+// How many of them are copied to a device together, while as many are read.
+inline constexpr std::int64_t kStagedBlocks = 16;
 std::int64_t bytes_of_row_read(const PoolShape& shape, const Wanted& wanted);
 
 // Bytes of one rank, beside what the process takes anyway. What is needed one after the other is not added.
@@ -27,12 +29,17 @@ struct MemoryNeed {
   std::int64_t selecting = 0;  // what is known of every row; state of the engine, picks, rows on their way; at least
   std::int64_t streaming = 0;  // beside, where vectors are read again; at least
   std::int64_t vectors = 0;    // of its rows, and of those chosen among them, if all are in memory
+  std::int64_t moving = 0;     // of these, on the host wherever vectors are: rows on their way between ranks
 
   std::int64_t most() const { return std::max(loading, selecting) + vectors; }
   std::int64_t streamed() const { return std::max(loading, selecting + streaming); }
   std::int64_t least() const { return vectors > 0 ? std::min(streamed(), most()) : most(); }
 };
 MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Wanted& wanted);
+// What of it the host needs, and what a device, where one has memory of its own: it holds the vectors, and all that
+// engines work on.
+MemoryNeed on_host(MemoryNeed need);
+MemoryNeed on_device(MemoryNeed need);
 // With labelled rows that are in another pool, of which this rank has so many.
 MemoryNeed with_labelled_pool(MemoryNeed need, const PoolShape& labelled, std::int64_t own_rows, const Wanted& wanted);
 

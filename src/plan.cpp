@@ -66,6 +66,7 @@ class Planner {
     plan_.threads = wanted_.threads;
     plan_.rows_per_rank = own_rows_;
     memory();
+    if (on_gpu()) memory_of_gpu();
     if (!plan_.possible) return plan_;
     plan_.start = kLaunching * (machine_.start * (1 + kPerDoubling * std::log2(ranks_)));
     plan_.write = kWriting + Range::exactly(picks_ * kWrittenPick);
@@ -116,22 +117,30 @@ class Planner {
 
   // --- memory ---
 
-  MemoryNeed need_on(int ranks) const {
+  bool on_gpu() const { return request_.pool.device == "cuda" || request_.pool.device_gib; }
+  MemoryNeed whole_need_on(int ranks) const {
     const MemoryNeed need = memory_need(pool_, Ownership::largest_share(pool_.rows, ranks), wanted_);
     if (!labelled_) return need;
     return with_labelled_pool(need, *labelled_, Ownership::largest_share(labelled_->rows, ranks), wanted_);
+  }
+  MemoryNeed need_on(int ranks) const {  // of the host
+    const MemoryNeed need = whole_need_on(ranks);
+    return on_gpu() ? on_host(need) : need;
+  }
+  std::int64_t process_on(int ranks) const {
+    constexpr std::int64_t kDriver = 512 * kMiB;  // of a GPU, about: it differs
+    return process_bytes(ranks, plan_.threads) + (on_gpu() ? kDriver : 0);
   }
   // Before a row is loaded: the process, the roles of the rows while they are looked for in two lists, and what reading
   // text leaves behind.
   std::int64_t in_use_on(int ranks) const {
     constexpr std::int64_t kRoles = 2, kText = 2 * kMiB;
-    return process_bytes(ranks, plan_.threads) + kRoles * Ownership::largest_share(pool_.rows, ranks) +
-           (pool_.text_ids ? kText : 0);
+    return process_on(ranks) + kRoles * Ownership::largest_share(pool_.rows, ranks) + (pool_.text_ids ? kText : 0);
   }
 
   void memory() {
     const MemoryNeed need = need_on(ranks_);
-    const std::int64_t process = process_bytes(ranks_, plan_.threads), in_use = in_use_on(ranks_);
+    const std::int64_t process = process_on(ranks_), in_use = in_use_on(ranks_);
     plan_.resident_bytes = process + std::max(need.opening, need.most());
     plan_.least_bytes = in_use + std::max(need.opening, need.least());
     plan_.memory_bytes = plan_.resident_bytes + lists(2.0 * static_cast<double>(need.vectors));  // as much again
@@ -151,7 +160,30 @@ class Planner {
           in_gib(plan_.least_bytes), *request_.pool.memory_gib, what_would_do(given));
   }
 
-  std::int64_t lists(double left) const {
+  // --memory bounds what is used of it, too.
+  void memory_of_gpu() {
+    const MemoryNeed need = on_device(whole_need_on(ranks_));
+    const PoolRequest& pool = request_.pool;
+    const double given = std::min(pool.memory_gib.value_or(HUGE_VAL), pool.device_gib.value_or(HUGE_VAL));
+    plan_.resident = plan_.resident && fits(need, given * kGiB);
+    room_ = given < HUGE_VAL ? given * kGiB - static_cast<double>(plan_.resident ? need.most() : need.streamed())
+                             : 2.0 * static_cast<double>(need.vectors);
+    plan_.device_resident_bytes = need.most();
+    plan_.device_least_bytes = need.least();
+    plan_.device_bytes = plan_.resident ? need.most() : need.streamed() + streaming_bytes(format_, own_rows_, room_);
+    plan_.device_bytes += lists_of(room_);
+    if (!plan_.possible || static_cast<double>(need.least()) <= given * kGiB) return;
+    plan_.possible = false;
+    plan_.obstacle = fmt::format(
+        "a rank needs at least {:.3f} GiB of a GPU, streaming all that can be streamed, and has {:.3f}: use more "
+        "ranks, with a GPU for each, or --device cpu",
+        in_gib(need.least()), given);
+  }
+
+  std::int64_t lists(double left) const { return on_gpu() ? 0 : lists_of(left); }  // of the host
+
+  // At most: the lists of near rows that facility location keeps. How much of it they take is a matter of the data.
+  std::int64_t lists_of(double left) const {
     if (entry_.objective != Objective::coverage) return 0;
     const auto memory = static_cast<std::int64_t>(std::clamp(left, 0.0, 0x1p62));
     return covering_lists(ground_rows_of(entry_, request_, pool_.rows) / ranks_, pool_.rows, share_of_engines(memory));

@@ -23,16 +23,15 @@ std::vector<T> at(const std::vector<T>& values, std::span<const std::int64_t> po
   return out;
 }
 
-// Rows in backend memory that are written one stretch after the other: a piece on its way, or those that stay.
+// Rows in backend memory, and which rows of a pool they are.
 class Shelf {
  public:
   Shelf(Backend& backend, const RowFormat& format, std::int64_t capacity)
       : capacity_(capacity), rows_(backend, format, capacity), at_(backend, capacity) {}
 
   std::int64_t capacity() const { return capacity_; }
-  void write(std::int64_t slot, std::int64_t count, const std::byte* x, const float* a) {
-    rows_.write(slot, count, x, a);
-  }
+  const RowArrays& rows() const { return rows_; }
+  RowArrays& rows() { return rows_; }
   const std::int64_t* write_positions(std::span<const std::int64_t> at) {
     at_.write(at);
     return at_.data();
@@ -45,11 +44,46 @@ class Shelf {
   Array<std::int64_t> at_;
 };
 
-// Rows on the host, as they were read.
-struct Staged {
-  std::vector<std::int64_t> positions;
-  std::vector<std::byte> x;
-  std::vector<float> a;
+// Rows that come and go: read by another thread, and on their way to the backend from there, while it works on others.
+class Delivery {
+ public:
+  Delivery(Backend& backend, const RowFormat& format, std::int64_t capacity)
+      : backend_(backend), format_(format), shelf_(backend, format, capacity) {
+    if (backend.is_host_memory()) return;
+    x_ = Staging<std::byte>(backend, capacity * format.x_bytes());
+    a_ = Staging<float>(backend, capacity * format.classes);
+  }
+
+  std::vector<std::int64_t> positions;  // of the rows, ascending
+  std::int64_t count() const { return static_cast<std::int64_t>(positions.size()); }
+
+  // From any thread; the rows are under way when it returns.
+  void read(const RowStore::Stream& stream) {
+    if (positions.empty()) return;
+    const bool in_place = backend_.is_host_memory();
+    std::byte* const x = in_place ? rows().x() : x_.data();
+    float* const a = in_place ? rows().a() : a_.data();
+    stream.source->read(at(stream.rows, positions), at(stream.labels, positions), x, a);
+    if (in_place) return;
+    backend_.begin_copy_in(rows().x(), x, static_cast<std::size_t>(count() * format_.x_bytes()));
+    backend_.begin_copy_in(rows().a(), a, static_cast<std::size_t>(count() * format_.classes) * sizeof(float));
+  }
+  // After it. The rows have arrived when it returns.
+  void await() {
+    backend_.await_copies();
+    if (format_.classes > 0) shelf_.rows().find_norms(0, count());
+  }
+
+  const RowArrays& rows() const { return shelf_.rows(); }
+  Vectors vectors() const { return shelf_.vectors(count()); }
+  const std::int64_t* write_positions() { return shelf_.write_positions(positions); }
+
+ private:
+  Backend& backend_;
+  RowFormat format_;
+  Shelf shelf_;
+  Staging<std::byte> x_;  // none where the host may write to the memory of the backend
+  Staging<float> a_;
 };
 
 }  // namespace
@@ -75,6 +109,19 @@ void RowArrays::write(std::int64_t first, std::int64_t count, const std::byte* x
   if (format_.classes == 0) return;
   a_.write({a, static_cast<std::size_t>(count * format_.classes)}, first * format_.classes);
   find_norms(first, count);
+}
+
+void RowArrays::take(const RowArrays& from, std::span<const std::int64_t> positions,
+                     std::span<const std::int64_t> slots) {
+  const auto take = [&](const auto& mine, const auto& theirs, std::int64_t item_bytes) {
+    if (item_bytes > 0)
+      backend_->scatter(theirs.data(), static_cast<std::size_t>(item_bytes), positions, mine.data(), slots);
+  };
+  take(x_, from.x_, format_.x_bytes());
+  if (format_.classes == 0) return;
+  take(a_, from.a_, format_.row_bytes() - format_.x_bytes());
+  take(x2_, from.x2_, sizeof(double));
+  take(a2_, from.a2_, sizeof(double));
 }
 
 Vectors RowArrays::vectors(std::int64_t count) const {
@@ -114,33 +161,25 @@ struct RowStore::Streamed {
         piece_rows(std::clamp(piece_bytes(stream.room->left()) / std::max<std::int64_t>(format.row_bytes(), 1),
                               kFewestRows, kMostPieceRows)) {}
 
-  // Reads pieces ahead: while `work` has one, the next is on its way.
+  // Reads pieces ahead: while `work` has one, the next is on its way, to the host and from there to the backend.
   template <class Next, class Work>
   void read_ahead(const Next& next, const Work& work) {
-    if (!piece) piece.emplace(backend, format, std::max(piece_rows, Ownership::kTileRows));
-    Staged staged[2];
-    const auto begin = [&](Staged& into) {
+    while (static_cast<std::int64_t>(pieces.size()) < kPieces)
+      pieces.push_back(std::make_unique<Delivery>(backend, format, std::max(piece_rows, Ownership::kTileRows)));
+    const auto begin = [&](Delivery& into) {
       into.positions = next();
-      return std::async(std::launch::async, [this, &into] { read(into); });
+      return std::async(std::launch::async, [this, &into] { into.read(stream); });
     };
-    std::future<void> coming = begin(staged[0]);
-    for (int k = 0;; k = 1 - k) {
+    backend.await_copies();  // of a visit that ended early
+    std::future<void> coming = begin(*pieces[0]);
+    for (std::size_t k = 0;; k = 1 - k) {
       coming.get();
-      if (staged[k].positions.empty() || stop_signal() != 0) return;
-      coming = begin(staged[1 - k]);
-      const Staged& here = staged[k];
-      const auto count = static_cast<std::int64_t>(here.positions.size());
-      piece->write(0, count, here.x.data(), here.a.data());
-      work(here, piece->vectors(count));
+      Delivery& here = *pieces[k];
+      if (here.positions.empty() || stop_signal() != 0) return;
+      coming = begin(*pieces[1 - k]);
+      here.await();
+      work(here);
     }
-  }
-
-  void read(Staged& staged) const {
-    const std::vector<std::int64_t> numbers = at(stream.rows, staged.positions);
-    const std::vector<std::int32_t> labels = at(stream.labels, staged.positions);
-    staged.x.resize(numbers.size() * static_cast<std::size_t>(format.x_bytes()));
-    staged.a.resize(numbers.size() * static_cast<std::size_t>(format.classes));
-    if (!numbers.empty()) stream.source->read(numbers, labels, staged.x.data(), staged.a.data());
   }
 
   // Memory for the rows that stay: half of what is left, taken when it is first asked for.
@@ -165,9 +204,10 @@ struct RowStore::Streamed {
   }
 
   // Rows of a piece that belong on the shelf, onto it.
-  void keep(const Staged& staged, std::span<const double> urgency, double least, std::vector<std::int32_t>& open) {
-    for (std::size_t i = 0; i < staged.positions.size(); ++i) {
-      const auto position = static_cast<std::size_t>(staged.positions[i]);
+  void keep(const Delivery& piece, std::span<const double> urgency, double least, std::vector<std::int32_t>& open) {
+    std::vector<std::int64_t> kept, slots;  // where they are in the piece, and where they go
+    for (std::size_t i = 0; i < piece.positions.size(); ++i) {
+      const auto position = static_cast<std::size_t>(piece.positions[i]);
       if (!(urgency[position] >= least)) continue;
       std::int32_t slot = kNoSlot;
       if (static_cast<std::int64_t>(row_in.size()) < shelf->capacity()) {
@@ -178,13 +218,14 @@ struct RowStore::Streamed {
         open.pop_back();
         slot_of[static_cast<std::size_t>(row_in[static_cast<std::size_t>(slot)])] = kNoSlot;
       } else {
-        return;
+        break;
       }
-      row_in[static_cast<std::size_t>(slot)] = staged.positions[i];
+      row_in[static_cast<std::size_t>(slot)] = piece.positions[i];
       slot_of[position] = slot;
-      shelf->write(slot, 1, staged.x.data() + i * static_cast<std::size_t>(format.x_bytes()),
-                   staged.a.data() + i * static_cast<std::size_t>(format.classes));
+      kept.push_back(static_cast<std::int64_t>(i));
+      slots.push_back(slot);
     }
+    shelf->rows().take(piece.rows(), kept, slots);
   }
 
   static constexpr std::int32_t kNoSlot = -1;
@@ -194,9 +235,10 @@ struct RowStore::Streamed {
   Stream stream;
   std::int64_t piece_rows;
   Room::Part taken;
-  std::optional<Shelf> shelf, piece;
-  std::vector<std::int32_t> slot_of;  // of each row; kNoSlot: only in the files
-  std::vector<std::int64_t> row_in;   // position of the row in each used slot
+  std::optional<Shelf> shelf;
+  std::vector<std::unique_ptr<Delivery>> pieces;  // none before rows are read again
+  std::vector<std::int32_t> slot_of;              // of each row; kNoSlot: only in the files
+  std::vector<std::int64_t> row_in;               // position of the row in each used slot
 };
 
 RowStore::RowStore(Backend& backend, const RowFormat& format, std::int64_t rows, Array<std::byte> x, Array<float> a)
@@ -241,7 +283,7 @@ void RowStore::visit_all(const Piece& work) const {
     at += static_cast<std::int64_t>(positions.size());
     return positions;
   };
-  streamed_->read_ahead(next, [&](const Staged& staged, const Vectors& v) { work(staged.positions.front(), v); });
+  streamed_->read_ahead(next, [&](const Delivery& piece) { work(piece.positions.front(), piece.vectors()); });
 }
 
 void RowStore::visit(std::span<const std::int64_t> positions, std::span<const double> urgency,
@@ -273,9 +315,9 @@ void RowStore::visit(std::span<const std::int64_t> positions, std::span<const do
       if (is_missing[at]) piece.push_back(positions[at]);
     return piece;
   };
-  streamed.read_ahead(next, [&](const Staged& staged, const Vectors& v) {
-    work(v, streamed.piece->write_positions(staged.positions));
-    streamed.keep(staged, urgency, least, open);
+  streamed.read_ahead(next, [&](Delivery& piece) {
+    work(piece.vectors(), piece.write_positions());
+    streamed.keep(piece, urgency, least, open);
   });
 }
 
@@ -297,25 +339,32 @@ void RowStore::gather(std::span<const std::int64_t> positions, std::byte* x, flo
     (slot == Streamed::kNoSlot ? missing : kept).push_back(i);
     if (slot != Streamed::kNoSlot) slots.push_back(slot);
   }
-  Staged staged;
+  std::vector<std::byte> some_x;
+  std::vector<float> some_a;
+  const auto make_room = [&](std::size_t count) {
+    some_x.resize(count * x_bytes);
+    some_a.resize(count * classes);
+  };
   const auto deal = [&](const std::vector<std::size_t>& places) {
     for (std::size_t i = 0; i < places.size(); ++i) {
-      if (x) std::memcpy(x + places[i] * x_bytes, staged.x.data() + i * x_bytes, x_bytes);
-      if (a && classes > 0)
-        std::memcpy(a + places[i] * classes, staged.a.data() + i * classes, classes * sizeof(float));
+      if (x) std::memcpy(x + places[i] * x_bytes, some_x.data() + i * x_bytes, x_bytes);
+      if (a && classes > 0) std::memcpy(a + places[i] * classes, some_a.data() + i * classes, classes * sizeof(float));
     }
   };
   if (!kept.empty()) {
     const Vectors shelf = streamed.shelf->vectors(streamed.shelf->capacity());
-    staged.x.resize(kept.size() * x_bytes);
-    staged.a.resize(kept.size() * classes);
-    backend_->gather(shelf.x.data, x_bytes, slots, staged.x.data());
-    if (classes > 0) backend_->gather(shelf.a.data, classes * sizeof(float), slots, staged.a.data());
+    make_room(kept.size());
+    backend_->gather(shelf.x.data, x_bytes, slots, some_x.data());
+    if (classes > 0) backend_->gather(shelf.a.data, classes * sizeof(float), slots, some_a.data());
     deal(kept);
   }
+  if (missing.empty()) return;
   std::sort(missing.begin(), missing.end(), [&](std::size_t i, std::size_t j) { return positions[i] < positions[j]; });
-  for (const std::size_t i : missing) staged.positions.push_back(positions[i]);
-  streamed.read(staged);
+  std::vector<std::int64_t> of_missing;
+  for (const std::size_t i : missing) of_missing.push_back(positions[i]);
+  make_room(missing.size());
+  const Stream& stream = streamed.stream;
+  stream.source->read(at(stream.rows, of_missing), at(stream.labels, of_missing), some_x.data(), some_a.data());
   deal(missing);
 }
 

@@ -74,13 +74,6 @@ std::optional<Pool> ground_of(const Pool& pool, const Request& request, const En
   return pool.only(draw_rows(pool, request.seed, Purpose("ground"), count, [](std::int64_t) { return true; }));
 }
 
-// What engines may use beside the pool, of a device's own memory, too.
-std::int64_t memory_of_engines(const Room& room, const Backend& backend) {
-  const auto device = static_cast<std::int64_t>(backend.memory_bytes());
-  const std::int64_t host = share_of_engines(room.left());
-  return device > 0 ? std::min(host, device / 4) : host;
-}
-
 // What the lists of ids came to, whatever their files are called.
 void expect_roles(Resume& resume, const Pool& pool) {
   constexpr std::pair<Role, const char*> kNames[] = {{Role::labelled, "labelled"},
@@ -205,7 +198,7 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   if (entry.cover) entry.cover(pool, task, prior);
   const std::optional<Pool> ground = ground_of(pool, request, entry);
   if (ground) task.ground = &*ground;
-  task.memory = memory_of_engines(*input.memory.room, backend);
+  task.memory = share_of_engines(input.memory.room->left());
   Room::Part of_engines(input.memory.room, task.memory);
 
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;

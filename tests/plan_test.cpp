@@ -130,6 +130,33 @@ TEST(Plan, WhatDoesNotFitIsStreamed) {
   EXPECT_GT(streamed.select.likely, resident.select.likely);
 }
 
+TEST(Plan, OnAGpuVectorsAreThere) {
+  Request request = request_of("k_center");
+  const PoolShape shape = shape_of(1000000, 256);
+  const Plan without = plan(shape, request, 1, {});
+  EXPECT_EQ(without.device_bytes, 0);
+  request.pool.device = "cuda";
+  const Plan unknown = plan(shape, request, 1, {});
+  EXPECT_TRUE(unknown.resident);
+  EXPECT_LT(unknown.memory_bytes, without.memory_bytes - 400000000) << "vectors are not on the host";
+  EXPECT_GT(unknown.device_bytes, 1000000 * 256 * 4);
+  request.pool.device_gib = 0.5;
+  const Plan streamed = plan(shape, request, 1, {});
+  EXPECT_FALSE(streamed.resident);
+  EXPECT_TRUE(streamed.possible);
+  EXPECT_LE(static_cast<double>(streamed.device_bytes), 0.5 * kGiB);
+  EXPECT_EQ(streamed.device_resident_bytes, unknown.device_bytes);
+  EXPECT_EQ(streamed.memory_bytes, unknown.memory_bytes);
+  request.pool.device_gib = 4;
+  EXPECT_TRUE(plan(shape, request, 1, {}).resident);
+  request.pool.memory_gib = 0.9;
+  EXPECT_FALSE(plan(shape, request, 1, {}).resident) << "--memory is for both";
+  request.pool.device_gib = 0.01;
+  const Plan refused = plan(shape, request, 1, {});
+  EXPECT_FALSE(refused.possible);
+  EXPECT_NE(refused.obstacle.find("of a GPU"), std::string::npos) << refused.obstacle;
+}
+
 TEST(Plan, SaysWhatCannotBeDoneAndWhatWouldDo) {
   Request request = request_of("k_means_pp");
   const PoolShape shape = shape_of(100000000, 256);
@@ -168,7 +195,7 @@ TEST(Plan, CountsLabelledRowsOfAnotherPool) {
   EXPECT_GT(plan(shape, request, 1, {}, &many).resident_bytes, 1000000 * 64 * 4);
 }
 
-// At the bound of what fits, the loader does what the plan says.
+// At the bound of what fits, the loader does what the plan says: in the memory of the host, and in that of a device.
 TEST(Plan, TheLoaderAgrees) {
   const SharedFolder folder(world());
   SynthesisRequest synthesis;
@@ -196,7 +223,24 @@ TEST(Plan, TheLoaderAgrees) {
     EXPECT_EQ(loaded.pool.store().resident(), beside > 0);
     request.pool.memory_gib = (static_cast<double>(process) + most + beside) / kGiB;
     EXPECT_EQ(plan(shape, request, world().size(), {}).resident, beside > 0);
+
+    const double on_gpu = world().max(static_cast<double>(on_device(need).most()));
+    with_memory.memory_gib = request.pool.memory_gib = 8;
+    with_memory.device_gib = (on_gpu + beside) / kGiB;
+    const Memory memory = memory_for(world(), need, with_memory);
+    EXPECT_EQ(memory.streams, beside < 0);
+    EXPECT_NE(memory.room, memory.host);
+    EXPECT_LT(memory.room->left(), std::int64_t{1} << 30);
+    EXPECT_GT(memory.host->left(), std::int64_t{6} << 30);
+    EXPECT_EQ(load(world(), *backend, opened, wanted, memory, nullptr).pool.store().resident(), beside > 0);
+    Request planned = request;
+    planned.pool.device_gib = with_memory.device_gib;
+    EXPECT_EQ(plan(shape, planned, world().size(), {}).resident, beside > 0);
   }
+  PoolRequest little;
+  little.memory_gib = 8;
+  little.device_gib = 0.001;
+  expect_error(Exit::system, "of a GPU", [&] { memory_for(world(), need, little); });
 }
 
 TEST(Machine, ConstantsAreKeptInAFile) {

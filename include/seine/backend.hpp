@@ -101,6 +101,12 @@ struct ShadowFields {
 class DeviceLink;
 class DevicePort;
 
+// Memory of a device of its own, which processes of a node may share.
+struct DeviceMemory {
+  std::int64_t total = 0, free = 0;  // bytes; total 0: backend memory is the host's
+  std::uint64_t device = 0;          // which one, among those of the node
+};
+
 class Backend {
  public:
   static constexpr std::int64_t kExactRows = 4096;
@@ -109,7 +115,7 @@ class Backend {
 
   virtual std::string name() const = 0;                  // "cpu", "cuda", "checked"
   virtual std::string describe() const = 0;              // one line for the log: device, threads, instruction set
-  virtual std::size_t memory_bytes() const = 0;          // of the device; 0: the host's
+  virtual DeviceMemory memory() const { return {}; }     // of now
   virtual bool is_host_memory() const { return false; }  // host code may touch backend memory, from any thread
   virtual DevicePort* port() { return nullptr; }         // to the devices of other ranks; null: there is none
 
@@ -122,6 +128,20 @@ class Backend {
   virtual void release(void* memory, std::size_t bytes) noexcept = 0;
   virtual void copy_in(void* to, const void* host, std::size_t bytes) = 0;
   virtual void copy_out(void* host, const void* from, std::size_t bytes) = 0;
+  // Items of `item_bytes` at these positions, packed, to the host.
+  virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
+                      void* host) = 0;
+  // The same to these slots, each given once, of other backend memory.
+  virtual void scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
+                       std::span<const std::int64_t> slots) = 0;
+
+  // --- staging: host memory that host code fills and that is copied while loops run; calls come from any thread ---
+  // Error 71 with the numbers. Taken after the backend memory that it is copied to, and released before it.
+  virtual void* allocate_staging(std::size_t bytes) = 0;
+  virtual void release_staging(void* memory, std::size_t bytes) noexcept = 0;  // waits for its copies
+  // Begins a copy and returns. Until await_copies() `to` must not be used, nor the staging memory be written.
+  virtual void begin_copy_in(void* to, const void* staging, std::size_t bytes) = 0;
+  virtual void await_copies() = 0;  // all that were begun are complete
 
   // --- one value per row ---
   // Divides each row by its 2-norm, summed in float64, rounding to float32; a zero row stays zero.
@@ -149,18 +169,6 @@ class Backend {
   virtual double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) = 0;
   // How many rows with selectable != 0 have a key of at least `floor`.
   virtual std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) = 0;
-  // Items of `item_bytes` at these positions, packed, to the host.
-  virtual void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
-                      void* host) = 0;
-  // The same to these slots, each given once, of other backend memory.
-  virtual void scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
-                       std::span<const std::int64_t> slots) {
-    std::vector<std::byte> items(item_bytes * positions.size());
-    gather(from, item_bytes, positions, items.data());
-    for (std::size_t i = 0; i < slots.size() && item_bytes; ++i)
-      copy_in(static_cast<std::byte*>(to) + static_cast<std::size_t>(slots[i]) * item_bytes,
-              items.data() + i * item_bytes, item_bytes);
-  }
 
   // --- facility location: float32 unit rows, similarity = clipped_cosine(canonical dot); gains stay below 2^53 ---
   // Sum over the rows i of `band` of fixed(weight_i * min(s_ij, below_i)) - fixed(weight_i * above_i) where
@@ -201,43 +209,32 @@ class Backend {
   const DeviceLink* link_ = nullptr;
 };
 
-// Memory of a backend, freed by scope. Move-only. A const one is a handle that does not change, as a std::span is: what
-// it leads to may, as the loops of a backend write where their callers only hold the memory.
-template <class T>
+// Memory that a backend gives and takes back, freed by scope. Move-only. A const one is a handle that does not change,
+// as a std::span is: what it leads to may, as the loops of a backend write where their callers only hold the memory.
+template <class T, auto kAllocate, auto kRelease>
 requires std::is_trivially_copyable_v<T>
-class Array {
+class Held {
  public:
-  Array() = default;
-  Array(Backend& backend, std::int64_t size)
-      : backend_(&backend), size_(size), data_(static_cast<T*>(backend.allocate(bytes()))) {}
-  Array(Backend& backend, std::span<const T> host) : Array(backend, static_cast<std::int64_t>(host.size())) {
-    write(host);
-  }
-  Array(Array&& other) noexcept { *this = std::move(other); }
-  Array& operator=(Array&& other) noexcept {
+  Held() = default;
+  Held(Backend& backend, std::int64_t size)
+      : backend_(&backend), size_(size), data_(static_cast<T*>((backend.*kAllocate)(bytes()))) {}
+  Held(Held&& other) noexcept { *this = std::move(other); }
+  Held& operator=(Held&& other) noexcept {
     std::swap(backend_, other.backend_);
     std::swap(size_, other.size_);
     std::swap(data_, other.data_);
     return *this;
   }
-  ~Array() {
-    if (data_) backend_->release(data_, bytes());
+  ~Held() {
+    if (data_) (backend_->*kRelease)(data_, bytes());
   }
 
   T* data() const { return data_; }
   std::int64_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  void write(std::span<const T> host, std::int64_t at = 0) {
-    if (!host.empty()) backend_->copy_in(data_ + at, host.data(), host.size_bytes());
-  }
-  void read(std::span<T> host, std::int64_t at = 0) const {
-    if (!host.empty()) backend_->copy_out(host.data(), data_ + at, host.size_bytes());
-  }
-  std::vector<T> to_host() const {
-    std::vector<T> host(static_cast<std::size_t>(size_));
-    read(host);
-    return host;
-  }
+
+ protected:
+  Backend& backend() const { return *backend_; }
 
  private:
   std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
@@ -245,6 +242,30 @@ class Array {
   Backend* backend_ = nullptr;
   std::int64_t size_ = 0;
   T* data_ = nullptr;
+};
+
+template <class T>
+using Staging = Held<T, &Backend::allocate_staging, &Backend::release_staging>;
+
+template <class T>
+class Array : public Held<T, &Backend::allocate, &Backend::release> {
+ public:
+  using Held<T, &Backend::allocate, &Backend::release>::Held;
+  Array(Backend& backend, std::span<const T> host) : Array(backend, static_cast<std::int64_t>(host.size())) {
+    write(host);
+  }
+
+  void write(std::span<const T> host, std::int64_t at = 0) {
+    if (!host.empty()) this->backend().copy_in(this->data() + at, host.data(), host.size_bytes());
+  }
+  void read(std::span<T> host, std::int64_t at = 0) const {
+    if (!host.empty()) this->backend().copy_out(host.data(), this->data() + at, host.size_bytes());
+  }
+  std::vector<T> to_host() const {
+    std::vector<T> host(static_cast<std::size_t>(this->size()));
+    read(host);
+    return host;
+  }
 };
 
 struct BackendOptions {

@@ -23,7 +23,9 @@ struct Plan {
   std::int64_t memory_bytes = 0;    // of a rank, at most, in this run
   std::int64_t resident_bytes = 0;  // with all vectors in memory
   std::int64_t least_bytes = 0;     // below, it cannot be done
-  Range bytes_read;                 // of all ranks
+  // The same of a GPU that a rank has alone, where the request is for one: vectors are there and not in what is above.
+  std::int64_t device_bytes = 0, device_resident_bytes = 0, device_least_bytes = 0;
+  Range bytes_read;  // of all ranks
   Range rounds;
 
   // Seconds: `start` is the launcher's.
@@ -33,8 +35,8 @@ struct Plan {
   Range processor_seconds;
 };
 
-// A request that check_request accepts; `threads` at least 1. Absent memory: enough. `labelled`: the labelled pool,
-// where one is read.
+// A request that check_request accepts; `threads` at least 1. Absent memory: enough. It is for GPUs where device_gib is
+// there or `device` is cuda. `labelled`: the labelled pool, where one is read.
 Plan plan(const PoolShape& pool, const Request& request, int ranks, const Machine& machine,
           const PoolShape* labelled = nullptr);
 

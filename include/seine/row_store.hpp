@@ -31,12 +31,17 @@ class RowArrays {
   RowArrays(Backend& backend, const RowFormat& format, std::int64_t rows, Array<std::byte> x, Array<float> a);
 
   void write(std::int64_t first, std::int64_t count, const std::byte* x, const float* a);  // from the host
-  Vectors vectors(std::int64_t count) const;                                               // the first ones
+  // Rows of another such array, in backend memory, to these slots of this one.
+  void take(const RowArrays& from, std::span<const std::int64_t> positions, std::span<const std::int64_t> slots);
+  Vectors vectors(std::int64_t count) const;  // the first ones
   void make_unit(std::int64_t count);
 
- private:
+  // To be written in another way, whereupon the norms are to be found.
+  std::byte* x() const { return x_.data(); }
+  float* a() const { return a_.data(); }
   void find_norms(std::int64_t first, std::int64_t count);
 
+ private:
   Backend* backend_ = nullptr;
   RowFormat format_;
   Array<std::byte> x_;
@@ -105,8 +110,8 @@ class RowStore {
   static std::int64_t rows_that_fit(const RowFormat& format, std::int64_t room);               // and stay
   // Beside them, of every row: its number and its slot; its key, and its position where it is wanted.
   static constexpr std::int64_t kBytesPerRow = 8 + 4 + 8 + 8;
-  // What comes and goes: the piece that is worked on, the next one and the one after it.
-  static constexpr std::int64_t kPieces = 3;
+  // What comes and goes: the piece that is worked on, and the next one.
+  static constexpr std::int64_t kPieces = 2;
 
   // What is read again, from where, and the memory to keep the most wanted rows in.
   struct Stream {

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
+#include <vector>
 
 #include "backend/cpu.hpp"
 #include "seine/error.hpp"
@@ -26,13 +28,11 @@ class CheckedBackend final : public Backend {
 
   std::string name() const override { return "checked"; }
   std::string describe() const override { return "checked, over " + cpu_->describe(); }
-  std::size_t memory_bytes() const override { return 0; }
 
   // Whole pages of one arena, which is closed as a whole: a call would take long to open many blocks one by one. The
   // block ends at the end of its last page, to the 64 bytes of its alignment, and a watched page follows.
   void* allocate(std::size_t bytes) override {
-    const std::size_t used = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
-    const std::size_t pages = (used + page_ - 1) / page_ * page_;
+    const std::size_t used = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64, pages = whole_pages(used);
     std::byte* base = take(pages + page_);
     if (!base) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
     const Open open(*this);
@@ -40,8 +40,7 @@ class CheckedBackend final : public Backend {
     return base + (pages - used);
   }
   void release(void* memory, std::size_t bytes) noexcept override {
-    const std::size_t used = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
-    const std::size_t pages = (used + page_ - 1) / page_ * page_;
+    const std::size_t used = (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64, pages = whole_pages(used);
     auto* watched = static_cast<std::byte*>(memory) + used;
     const Open open(*this);
     if (std::any_of(watched, watched + page_, [](std::byte byte) { return byte != std::byte{0xff}; })) {
@@ -57,6 +56,43 @@ class CheckedBackend final : public Backend {
   void copy_out(void* host, const void* from, std::size_t bytes) override {
     const Open open(*this);
     cpu_->copy_out(host, from, bytes);
+  }
+  void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
+    const Open open(*this);
+    cpu_->gather(from, item_bytes, positions, host);
+  }
+  void scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
+               std::span<const std::int64_t> slots) override {
+    const Open open(*this);
+    cpu_->scatter(from, item_bytes, positions, to, slots);
+  }
+
+  // Whole pages, which are closed for writing while they are copied. The copy itself waits as long as it may, and what
+  // it leads to holds nothing until then.
+  void* allocate_staging(std::size_t bytes) override {
+    void* memory = mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw Error(Exit::system, "out of memory: " + std::to_string(bytes) + " bytes asked for");
+    return memory;
+  }
+  void release_staging(void* memory, std::size_t bytes) noexcept override {
+    await_copies();
+    munmap(memory, whole_pages(bytes));
+  }
+  void begin_copy_in(void* to, const void* staging, std::size_t bytes) override {
+    const Open open(*this);
+    std::memset(to, 0xff, bytes);
+    const std::lock_guard lock(copies_mutex_);
+    copies_.push_back({to, staging, bytes});
+    protect(copies_.back(), PROT_READ);
+  }
+  void await_copies() override {
+    const Open open(*this);
+    const std::lock_guard lock(copies_mutex_);
+    for (const Copy& copy : copies_) {
+      cpu_->copy_in(copy.to, copy.staging, copy.bytes);
+      protect(copy, PROT_READ | PROT_WRITE);
+    }
+    copies_.clear();
   }
 
   void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override {
@@ -93,10 +129,6 @@ class CheckedBackend final : public Backend {
   std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) override {
     const Open open(*this);
     return cpu_->at_least(key, selectable, rows, floor);
-  }
-  void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
-    const Open open(*this);
-    cpu_->gather(from, item_bytes, positions, host);
   }
   void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
              std::int64_t count, std::int64_t* gains) override {
@@ -143,21 +175,40 @@ class CheckedBackend final : public Backend {
   }
 
  private:
-  // Memory can be touched while this lives.
+  // Memory can be touched while one of these lives, in whatever thread.
   class Open {
    public:
-    explicit Open(CheckedBackend& of) : of_(of) { of_.protect(PROT_READ | PROT_WRITE); }
-    ~Open() { of_.protect(PROT_NONE); }
+    explicit Open(CheckedBackend& of) : of_(of) { of_.open(1); }
+    ~Open() { of_.open(-1); }
 
    private:
     CheckedBackend& of_;
   };
-  void protect(int how) {
-    if (end_ != begin_) mprotect(begin_, static_cast<std::size_t>(end_ - begin_), how);
+  void open(int more) {
+    const std::lock_guard lock(arena_mutex_);
+    open_ += more;
+    if (end_ != begin_)  // opened again by every call: there may be more of it
+      mprotect(begin_, static_cast<std::size_t>(end_ - begin_), open_ > 0 ? PROT_READ | PROT_WRITE : PROT_NONE);
+  }
+
+  struct Copy {
+    void* to;
+    const void* staging;
+    std::size_t bytes;
+  };
+  void protect(const Copy& copy, int how) {
+    const auto first = reinterpret_cast<std::uintptr_t>(copy.staging) / page_ * page_;
+    const auto last = reinterpret_cast<std::uintptr_t>(copy.staging) + copy.bytes;
+    mprotect(reinterpret_cast<void*>(first), last - first, how);
+  }
+
+  std::size_t whole_pages(std::size_t bytes) const {
+    return (std::max<std::size_t>(bytes, 1) + page_ - 1) / page_ * page_;
   }
 
   // Pages that were given back, or new ones; null: there are none.
   std::byte* take(std::size_t bytes) {
+    const std::lock_guard lock(arena_mutex_);
     const auto found = free_.find(bytes);
     if (found != free_.end()) {
       std::byte* base = found->second;
@@ -175,6 +226,9 @@ class CheckedBackend final : public Backend {
   const std::size_t page_ = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   std::byte *begin_ = nullptr, *end_ = nullptr;
   std::multimap<std::size_t, std::byte*> free_;  // by size
+  std::mutex arena_mutex_, copies_mutex_;
+  int open_ = 0;  // how many calls touch memory
+  std::vector<Copy> copies_;
 };
 
 }  // namespace

@@ -162,7 +162,6 @@ class CpuBackend final : public Backend {
     return "cpu, " + std::to_string(workers_.threads()) + (workers_.threads() == 1 ? " thread" : " threads") + ", " +
            row_kernels().name;
   }
-  std::size_t memory_bytes() const override { return 0; }
   bool is_host_memory() const override { return true; }
 
   void* allocate(std::size_t bytes) override {
@@ -173,6 +172,25 @@ class CpuBackend final : public Backend {
   void release(void* memory, std::size_t) noexcept override { std::free(memory); }
   void copy_in(void* to, const void* host, std::size_t bytes) override { std::memcpy(to, host, bytes); }
   void copy_out(void* host, const void* from, std::size_t bytes) override { std::memcpy(host, from, bytes); }
+  void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
+    const auto* source = static_cast<const std::byte*>(from);
+    auto* out = static_cast<std::byte*>(host);
+    for (std::size_t i = 0; i < positions.size(); ++i)
+      std::memcpy(out + i * item_bytes, source + static_cast<std::size_t>(positions[i]) * item_bytes, item_bytes);
+  }
+  void scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
+               std::span<const std::int64_t> slots) override {
+    const auto* source = static_cast<const std::byte*>(from);
+    auto* out = static_cast<std::byte*>(to);
+    for (std::size_t i = 0; i < positions.size(); ++i)
+      std::memcpy(out + static_cast<std::size_t>(slots[i]) * item_bytes,
+                  source + static_cast<std::size_t>(positions[i]) * item_bytes, item_bytes);
+  }
+
+  void* allocate_staging(std::size_t bytes) override { return allocate(bytes); }
+  void release_staging(void* memory, std::size_t bytes) noexcept override { release(memory, bytes); }
+  void begin_copy_in(void* to, const void* staging, std::size_t bytes) override { copy_in(to, staging, bytes); }
+  void await_copies() override {}
 
   void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override {
     for_tiles(workers_, rows, [&](std::int64_t first, std::int64_t last) {
@@ -291,13 +309,6 @@ class CpuBackend final : public Backend {
     std::int64_t count = 0;
     for (std::int64_t i = 0; i < rows; ++i) count += (selectable[i] != 0) & (key[i] >= floor);
     return count;
-  }
-
-  void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
-    const auto* source = static_cast<const std::byte*>(from);
-    auto* out = static_cast<std::byte*>(host);
-    for (std::size_t i = 0; i < positions.size(); ++i)
-      std::memcpy(out + i * item_bytes, source + static_cast<std::size_t>(positions[i]) * item_bytes, item_bytes);
   }
 
   void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,

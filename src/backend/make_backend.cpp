@@ -71,7 +71,7 @@ std::unique_ptr<Backend> make_auto_backend(const BackendOptions& options, std::s
   if (found.plugin) {
     try {
       std::unique_ptr<Backend> backend(found.plugin->create(options));
-      why = "device cuda: " + backend->describe();
+      why = "device cuda: " + backend->describe() + ", which auto prefers";
       return backend;
     } catch (const Error& error) {
       fault = error.what();

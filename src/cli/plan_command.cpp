@@ -94,6 +94,7 @@ class PlanCommand : public Command {
     comm.agree([&] {
       if (!comm.is_root()) return;
       const Machine machine = machine_constants(terminal);
+      look_for_gpu(terminal);
       const Plan planned = plan(shape, request, ranks_, machine, labelled ? &*labelled : nullptr);
       text = json_ ? to_json(planned, machine) : to_text(planned, shape, machine);
     });
@@ -124,6 +125,20 @@ class PlanCommand : public Command {
     return shape;
   }
 
+  // What a GPU of this machine has, if the ranks would use it; each is supposed to have one like it.
+  void look_for_gpu(Terminal& terminal) {
+    PoolRequest& pool = request_.request.pool;
+    std::string why;
+    try {
+      const auto backend = make_backend(pool.device, {.threads = 1, .local_rank = 0}, why);
+      pool.device_gib = own_device_gib(backend->memory(), 1, pool.memory_gib);
+      if (pool.device_gib) terminal.info(why);
+    } catch (const Error& error) {
+      if (pool.device != "cuda") throw;
+      terminal.info(fmt::format("{}: the plan is for GPUs that have room for what is resident", error.what()));
+    }
+  }
+
   Machine machine_constants(Terminal& terminal) const {
     const std::string path = calibration_.value_or(default_machine_path());
     if (!calibrates_) return load_machine(path);
@@ -141,9 +156,12 @@ class PlanCommand : public Command {
     // What is not in the plan: other libraries, the launcher's helpers.
     const double bytes = 1.1 * static_cast<double>(planned.memory_bytes) + 64 * kMiB;
     const auto minutes = static_cast<std::int64_t>(std::ceil((1.5 * planned.seconds().high + 60) / 60));
-    return {fmt::format("--ntasks={}", planned.ranks), fmt::format("--cpus-per-task={}", planned.threads),
-            fmt::format("--mem-per-cpu={:.0f}M", std::ceil(bytes / planned.threads / kMiB)),
-            fmt::format("--time={}-{:02}:{:02}:00", minutes / 1440, minutes / 60 % 24, minutes % 60)};
+    std::vector<std::string> lines{
+        fmt::format("--ntasks={}", planned.ranks), fmt::format("--cpus-per-task={}", planned.threads),
+        fmt::format("--mem-per-cpu={:.0f}M", std::ceil(bytes / planned.threads / kMiB)),
+        fmt::format("--time={}-{:02}:{:02}:00", minutes / 1440, minutes / 60 % 24, minutes % 60)};
+    if (planned.device_bytes > 0) lines.push_back("--gpus-per-task=1");
+    return lines;
   }
 
   std::string command(const Plan& planned) const {
@@ -169,9 +187,16 @@ class PlanCommand : public Command {
     }
     line("memory per rank",
          fmt::format("{}, {}", gib(planned.memory_bytes),
-                     !planned.resident
+                     planned.device_bytes > 0 ? "beside the GPU"
+                     : !planned.resident
                          ? fmt::format("vectors streamed ({} would hold them)", gib(planned.resident_bytes))
                          : fmt::format("all in memory (at least {})", gib(planned.least_bytes))));
+    if (planned.device_bytes > 0)
+      line("memory of a GPU",
+           fmt::format("{}, {}", gib(planned.device_bytes),
+                       planned.resident
+                           ? fmt::format("all in memory (at least {})", gib(planned.device_least_bytes))
+                           : fmt::format("vectors streamed ({} would hold them)", gib(planned.device_resident_bytes))));
     const Range& bytes = planned.bytes_read;
     line("bytes read", in_words(bytes * in_gib(1), " GiB"));
     line("rounds", in_words(planned.rounds));
@@ -188,7 +213,7 @@ class PlanCommand : public Command {
   std::vector<std::string> notes(const PoolShape& shape) const {
     const PoolRequest& pool = request_.request.pool;
     std::vector<std::string> notes;
-    if (pool.device == "cuda") notes.push_back("memory and seconds are those of a run without a GPU");
+    if (pool.device == "cuda" || pool.device_gib) notes.push_back("seconds are those of a run without a GPU");
     if (!pool.labelled.empty() || !pool.pending.empty() || !pool.labelled_pool.empty() || shape.labels)
       notes.push_back("what covered rows take is not in the seconds");
     return notes;
@@ -213,6 +238,9 @@ class PlanCommand : public Command {
     json["memory_bytes"] = planned.memory_bytes;
     json["resident_memory_bytes"] = planned.resident_bytes;
     json["least_memory_bytes"] = planned.least_bytes;
+    json["device_memory_bytes"] = planned.device_bytes;
+    json["device_resident_memory_bytes"] = planned.device_resident_bytes;
+    json["device_least_memory_bytes"] = planned.device_least_bytes;
     json["bytes_read"] = as_json(planned.bytes_read);
     json["rounds"] = as_json(planned.rounds);
     json["seconds"] = as_json(planned.seconds());

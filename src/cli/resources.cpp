@@ -40,6 +40,13 @@ std::size_t hash_of(std::string_view bytes) {
   return std::hash<std::string_view>{}(bytes);
 }
 
+// The same for the ranks of a node.
+std::size_t host_key() {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return hash_of(host.data());
+}
+
 // The ranks on this node. A launcher that binds ranks gives each its own CPUs, which must not be divided once more:
 // only ranks with the same CPUs share them.
 struct Neighbours {
@@ -49,12 +56,10 @@ struct Neighbours {
 };
 
 Neighbours count_neighbours(const Comm& comm, const CpuSet& cpus) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
   struct Seat {
     std::size_t host, cpus;
   };
-  const Seat mine{hash_of(host.data()), hash_of({reinterpret_cast<const char*>(cpus.data()), sizeof cpus})};
+  const Seat mine{host_key(), hash_of({reinterpret_cast<const char*>(cpus.data()), sizeof cpus})};
   const std::vector<Seat> seats = comm.gather(std::span<const Seat>(&mine, 1));
 
   Neighbours neighbours;
@@ -65,6 +70,19 @@ Neighbours count_neighbours(const Comm& comm, const CpuSet& cpus) {
     ++neighbours.on_node;
   }
   return neighbours;
+}
+
+// How many ranks work on the device of this one, itself included; `memory`: as it was before any of them took some.
+int count_sharers(const Comm& comm, const DeviceMemory& memory) {
+  struct Seat {
+    std::size_t host;
+    DeviceMemory memory;
+  };
+  const Seat mine{host_key(), memory};
+  int sharers = 0;
+  for (const Seat& seat : comm.gather(std::span<const Seat>(&mine, 1)))
+    sharers += seat.memory.total > 0 && seat.host == mine.host && seat.memory.device == memory.device;
+  return sharers;
 }
 
 // --- memory ---
@@ -138,8 +156,17 @@ int own_cpus() {
   return CPU_COUNT_S(sizeof cpus, cpus.data());
 }
 
+std::optional<double> own_device_gib(const DeviceMemory& memory, int sharers, std::optional<double> given) {
+  if (memory.total == 0) return std::nullopt;
+  // For what the loops take for a moment, and what the driver's libraries bring.
+  constexpr double kScratch = 0.5 * kGiB;
+  const double share = static_cast<double>(memory.free) / sharers - kScratch;
+  return std::min(std::max(share, 0.0) / kGiB, given.value_or(kUnlimited));
+}
+
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal) {
   return_freed_memory();
+  const std::optional<double> given = request.memory_gib;
   const CpuSet cpus = affinity();
   const Neighbours neighbours = count_neighbours(comm, cpus);
   if (request.threads == 0) request.threads = std::max(1, CPU_COUNT_S(sizeof cpus, cpus.data()) / neighbours.same_cpus);
@@ -155,6 +182,13 @@ std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, 
   auto backend = comm.agree([&] {
     return make_backend(request.device, {.threads = request.threads, .local_rank = neighbours.local_rank}, why);
   });
+  const DeviceMemory memory = comm.agree([&] { return backend->memory(); });
+  const int sharers = count_sharers(comm, memory);
+  request.device_gib = own_device_gib(memory, sharers, given);
+  if (request.device_gib)
+    why += fmt::format("; {:.1f} GiB are free, {:.1f} for {}", static_cast<double>(memory.free) / kGiB,
+                       *request.device_gib,
+                       sharers > 1 ? fmt::format("each of {} ranks", sharers) : "this rank");
   terminal.info(why);
   return backend;
 }

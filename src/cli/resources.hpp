@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "cli/terminal.hpp"
 #include "seine/backend.hpp"
@@ -17,7 +18,12 @@ void check_processor();
 // The CPUs that this process may use.
 int own_cpus();
 
-// Collective. Fills `threads` and `memory_gib` where the request leaves them open, and makes the backend it asks for.
+// What one of so many ranks that share a device may use of its memory: no more than it was given of the host's. Absent
+// where the device has none of its own.
+std::optional<double> own_device_gib(const DeviceMemory& memory, int sharers, std::optional<double> given);
+
+// Collective. Fills `threads`, `memory_gib` and `device_gib` where the request leaves them open, and makes the backend
+// it asks for.
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal);
 
 // Collective. Links the devices of all ranks where that is possible, and lets the backend use it; says in the log what

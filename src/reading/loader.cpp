@@ -191,11 +191,10 @@ class Loading {
 
   void run() {
     const std::vector<Block> blocks = blocks_of(opened_.own, bytes_of_row_read(shape_, wanted_), kBlockBytes);
-    const bool in_place = streams_ || backend_.is_host_memory() || (format_.row_bytes() == 0);
-    constexpr std::size_t kStagedBlocks = 16;
-    const std::size_t group = in_place ? blocks.size() : kStagedBlocks;
-    for (std::size_t first = 0; first < blocks.size(); first += group)
-      read_group(std::span(blocks).subspan(first, std::min(group, blocks.size() - first)), in_place);
+    if (streams_ || backend_.is_host_memory() || format_.row_bytes() == 0)
+      read_group(blocks, {fields_.x.data(), fields_.a.data()});
+    else
+      read_and_copy(blocks);
     if (wanted_.unit_rows && wanted_.embeddings && !streams_)
       backend_.unit_rows(reinterpret_cast<float*>(fields_.x.data()), opened_.own.own(), shape_.dim);
   }
@@ -221,15 +220,36 @@ class Loading {
   }
 
  private:
-  // Of several faults, that of the first block counts, whichever thread finds it.
-  void read_group(std::span<const Block> blocks, bool in_place) {
-    const std::int64_t start = blocks.front().at, rows = blocks.back().at + blocks.back().count - start;
-    std::vector<std::byte> staged_x(in_place ? 0 : static_cast<std::size_t>(rows * format_.x_bytes()));
-    std::vector<float> staged_a(in_place ? 0 : static_cast<std::size_t>(rows * format_.classes));
-    Target all{staged_x.data(), staged_a.data()};
-    if (in_place && !streams_)
-      all = {fields_.x.data() + start * format_.x_bytes(), fields_.a.data() + start * format_.classes};
-    const auto count = static_cast<std::int64_t>(blocks.size());
+  // While one group of blocks is read, the one before is on its way to the device.
+  void read_and_copy(std::span<const Block> blocks) {
+    std::int64_t most = 0;
+    for (const Block& block : blocks) most = std::max(most, block.count);
+    std::vector<Staging<std::byte>> x;
+    std::vector<Staging<float>> a;
+    for (int i = 0; i < 2; ++i) {
+      x.emplace_back(backend_, kStagedBlocks * most * format_.x_bytes());
+      a.emplace_back(backend_, kStagedBlocks * most * format_.classes);
+    }
+    for (std::size_t first = 0, k = 0; first < blocks.size(); first += kStagedBlocks, k = 1 - k) {
+      const auto group = blocks.subspan(first, std::min<std::size_t>(kStagedBlocks, blocks.size() - first));
+      const std::int64_t start = group.front().at, rows = group.back().at + group.back().count - start;
+      read_group(group, {x[k].data(), a[k].data()});
+      backend_.await_copies();  // of the group before: its memory is the next one's
+      const auto send = [&](auto& to, const auto& staged, std::int64_t width) {
+        backend_.begin_copy_in(to.data() + start * width, staged.data(),
+                               static_cast<std::size_t>(rows * width) * sizeof(*staged.data()));
+      };
+      send(fields_.x, x[k], format_.x_bytes());
+      send(fields_.a, a[k], format_.classes);
+    }
+    backend_.await_copies();
+  }
+
+  // The blocks, one behind the other, to where the first begins. Of several faults, that of the first block counts,
+  // whichever thread finds it.
+  void read_group(std::span<const Block> blocks, const Target& to) {
+    if (blocks.empty()) return;
+    const std::int64_t start = blocks.front().at, count = static_cast<std::int64_t>(blocks.size());
     std::atomic<std::int64_t> done = start, faulty = count;
     std::mutex mutex;
     std::exception_ptr fault;
@@ -240,7 +260,7 @@ class Loading {
         stop_if_asked();
         Target target;
         if (!streams_)
-          target = {all.x + (block.at - start) * format_.x_bytes(), all.a + (block.at - start) * format_.classes};
+          target = {to.x + (block.at - start) * format_.x_bytes(), to.a + (block.at - start) * format_.classes};
         if (fields_.label) target.label = fields_.label->data() + block.at;
         read_block(block, target, static_cast<std::size_t>(thread));
       } catch (...) {
@@ -253,9 +273,6 @@ class Loading {
     });
     if (fault) std::rethrow_exception(fault);
     if (console_) console_->progress("read", done, opened_.own.own());
-    if (in_place) return;
-    fields_.x.write(staged_x, start * format_.x_bytes());
-    fields_.a.write(staged_a, start * format_.classes);
   }
 
   void read_block(const Block& block, Target target, std::size_t thread) {
@@ -303,7 +320,7 @@ std::shared_ptr<const SpilledRows> spill_for(const OpenedPool& opened, const Wan
 // of the room.
 void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, const Memory& memory) {
   comm.agree([&] {
-    const std::shared_ptr<Room>& room = memory.room;
+    const std::shared_ptr<Room>& room = memory.host;
     const Chunks& chunks = files.shape().chunks;
     if (!reads_chunks) return files.keep_chunks(chunks.fewest);
     if (memory.limited && room->left() < chunks.least())
@@ -320,23 +337,44 @@ void settle_chunks(const Comm& comm, bool reads_chunks, const PoolFiles& files, 
 }  // namespace
 
 Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request) {
-  if (request.stream_room) return {std::make_shared<Room>(*request.stream_room), true};
-  if (!request.memory_gib) return {std::make_shared<Room>(kGiB), false};
-  const double left = *request.memory_gib * kGiB - static_cast<double>(resident_bytes());
-  const bool streams = comm.max(fits(need, left) ? 0 : 1) > 0;
-  const double own_room = left - static_cast<double>(streams ? need.streamed() : need.most());
-  const double room = -comm.max(-own_room);
-  comm.agree([&] {
-    if (own_room >= 0) return;
-    // What the process has in memory already differs a little from run to run.
-    constexpr double kMargin = 2 * kMiB;
-    throw Error(
-        Exit::system,
-        fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
-                    "{:.3f}: use more ranks or more memory",
-                    std::ceil((*request.memory_gib + (kMargin - own_room) / kGiB) * 1000) / 1000, *request.memory_gib));
+  const auto alike = [](std::int64_t bytes, bool streams) {
+    const auto room = std::make_shared<Room>(bytes);
+    return Memory{room, room, streams};
+  };
+  if (request.stream_room) return alike(*request.stream_room, true);
+  if (!request.memory_gib) return alike(kGiB, false);
+  const double host_left = *request.memory_gib * kGiB - static_cast<double>(resident_bytes());
+  const bool on_gpu = request.device_gib.has_value();
+  const MemoryNeed of_host = on_gpu ? on_host(need) : need, of_vectors = on_gpu ? on_device(need) : need;
+  const double left = on_gpu ? *request.device_gib * kGiB : host_left;
+  const bool streams = comm.max(fits(of_vectors, left) && fits(of_host, host_left) ? 0 : 1) > 0;
+  const auto room_of = [&](const MemoryNeed& part, double part_left, const auto& refusal) {
+    const double own_room = part_left - static_cast<double>(streams ? part.streamed() : part.most());
+    const double room = -comm.max(-own_room);
+    comm.agree([&] {
+      if (own_room < 0) throw Error(Exit::system, refusal(own_room));
+    });
+    return std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62)));
+  };
+  // What the process has in memory already differs a little from run to run.
+  constexpr double kMargin = 2 * kMiB;
+  const auto enough = [](double given, double own_room) {
+    return std::ceil((given + (kMargin - own_room) / kGiB) * 1000) / 1000;
+  };
+  const std::shared_ptr<Room> host = room_of(of_host, host_left, [&](double own_room) {
+    return fmt::format(
+        "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
+        "{:.3f}: use more ranks or more memory",
+        enough(*request.memory_gib, own_room), *request.memory_gib);
   });
-  return {std::make_shared<Room>(static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62))), streams, true};
+  if (!on_gpu) return {host, host, streams, true};
+  const std::shared_ptr<Room> device = room_of(of_vectors, left, [&](double own_room) {
+    return fmt::format(
+        "a rank needs at least {:.3f} GiB of a GPU, streaming all that can be streamed, and has {:.3f}: "
+        "use more GPUs, or --device cpu",
+        enough(*request.device_gib, own_room), *request.device_gib);
+  });
+  return {device, host, streams, true};
 }
 
 Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const Wanted& wanted,
@@ -352,7 +390,7 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   const std::shared_ptr<Room>& room = memory.room;
   const std::shared_ptr<const SpilledRows> spilled = memory.streams ? spill_for(opened, wanted, console) : nullptr;
   // Nothing else has taken of the room yet, and chunks take part of it only until they are read.
-  opened.files.keep_chunks(shape.chunks.fewest + room->left() / 2);
+  opened.files.keep_chunks(shape.chunks.fewest + memory.host->left() / 2);
   const auto loading = comm.agree([&] {
     auto mine = std::make_unique<Loading>(backend, opened, wanted, memory.streams, spilled.get(), console);
     mine->run();
@@ -378,9 +416,9 @@ Loaded load(const Comm& comm, Backend& backend, const OpenedPool& opened, const 
   };
   if (memory.streams && console)
     console->info(
-        fmt::format("the vectors of this pool do not fit --memory: up to {:.3f} GiB of each rank keep the rows that "
+        fmt::format("the vectors of this pool do not fit {}: up to {:.3f} GiB of each rank keep the rows that "
                     "are wanted most, the others are read again",
-                    in_gib(room->left())));
+                    memory.host == room ? "--memory" : "the GPU", in_gib(room->left())));
   Pool pool(comm, backend, std::move(columns), store());
   const double score_seconds = loading->score_seconds();
   std::string fingerprint = loading->fingerprint().text(comm, shape);

@@ -19,12 +19,13 @@ namespace seine {
 // What the memory of a rank has room for beside what must be in it, and whether the vectors are part of that: all ranks
 // stream, or none. One for all pools of a request.
 struct Memory {
-  std::shared_ptr<Room> room;
+  std::shared_ptr<Room> room;  // where vectors are: of a device of its own, or the host's
+  std::shared_ptr<Room> host;
   bool streams = false;
   bool limited = false;  // what does not fit is an error
 };
 
-// Collective. Error 71 with the numbers where not even what is known of every row fits.
+// Collective. Error 71 with the numbers where not even what is known of every row fits, on the host or a device.
 Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& request);
 
 struct Loaded {

@@ -1,7 +1,9 @@
-// The device, memory and copies.
+// The device, memory, copies, and items by position.
 #include <algorithm>
+#include <cstring>
 
 #include "backend/cuda/cuda_backend.cuh"
+#include "backend/cuda/warp.cuh"
 #include "backend/plugin.hpp"
 
 namespace seine {
@@ -9,6 +11,16 @@ namespace {
 
 // Is there code for the architecture of a device?
 __global__ void probe() {}
+
+// A thread owns a Unit of an item. Bytes: those of the items twice.
+template <class Unit>
+__global__ void move_units(const Unit* from, std::int64_t units, const std::int64_t* positions, std::int64_t count,
+                           Unit* to, const std::int64_t* slots) {
+  for (std::int64_t i = thread_of_grid(); i < count * units; i += threads_of_grid()) {
+    const std::int64_t item = i / units, slot = slots ? slots[item] : item;
+    to[slot * units + i % units] = from[positions[item] * units + i % units];
+  }
+}
 
 // What of CUDA's faults is ours (70), what is want of memory (71), and what is the device's (69).
 Exit exit_of(cudaError_t fault) {
@@ -84,6 +96,15 @@ bool CudaBackend::is_idle() const {
   return state == cudaSuccess;
 }
 
+DeviceMemory CudaBackend::memory() const {
+  enter();
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total));
+  DeviceMemory memory{static_cast<std::int64_t>(total), static_cast<std::int64_t>(free)};
+  std::memcpy(&memory.device, properties_.uuid.bytes, sizeof memory.device);
+  return memory;
+}
+
 void* CudaBackend::allocate(std::size_t bytes) {
   enter();
   void* memory = nullptr;
@@ -114,6 +135,69 @@ void CudaBackend::copy_out(void* host, const void* from, std::size_t bytes) {
   enter();
   check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_));
   finish();
+}
+
+void CudaBackend::gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions,
+                         void* host) {
+  if (positions.empty() || item_bytes == 0) return;
+  const Array<std::int64_t> where(*this, positions);
+  const Array<std::byte> items(*this, static_cast<std::int64_t>(item_bytes * positions.size()));
+  move_items(from, item_bytes, where.data(), where.size(), items.data());
+  copy_out(host, items.data(), item_bytes * positions.size());
+}
+
+void CudaBackend::scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
+                          std::span<const std::int64_t> slots) {
+  if (positions.empty() || item_bytes == 0) return;
+  const Array<std::int64_t> where(*this, positions), whither(*this, slots);
+  move_items(from, item_bytes, where.data(), where.size(), to, whither.data());
+  finish();
+}
+
+void CudaBackend::move_items(const void* from, std::size_t item_bytes, const std::int64_t* positions,
+                             std::int64_t count, void* to, const std::int64_t* slots) const {
+  const auto move_as = [&](auto unit) {
+    using Unit = decltype(unit);
+    const auto units = static_cast<std::int64_t>(item_bytes / sizeof(Unit));
+    launch(move_units<Unit>, blocks(units * count, kThreads), static_cast<const Unit*>(from), units, positions, count,
+           static_cast<Unit*>(to), slots);
+  };
+  const std::uintptr_t all = item_bytes | reinterpret_cast<std::uintptr_t>(from) | reinterpret_cast<std::uintptr_t>(to);
+  if (all % sizeof(uint4) == 0)
+    move_as(uint4{});
+  else if (all % sizeof(std::uint32_t) == 0)
+    move_as(std::uint32_t{});
+  else
+    move_as(std::uint8_t{});
+}
+
+void* CudaBackend::allocate_staging(std::size_t bytes) {
+  enter();
+  void* memory = nullptr;
+  const cudaError_t fault = cudaMallocHost(&memory, std::max<std::size_t>(bytes, 1));
+  if (fault == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw Error(Exit::system, "out of page-locked memory: " + std::to_string(bytes) + " bytes asked for");
+  }
+  check(fault);
+  finish();  // what was allocated before is there for the other stream, too
+  return memory;
+}
+
+void CudaBackend::release_staging(void* memory, std::size_t) noexcept {
+  cudaSetDevice(device_);
+  cudaStreamSynchronize(copies_);
+  cudaFreeHost(memory);
+}
+
+void CudaBackend::begin_copy_in(void* to, const void* staging, std::size_t bytes) {
+  enter();
+  check(cudaMemcpyAsync(to, staging, bytes, cudaMemcpyHostToDevice, copies_));
+}
+
+void CudaBackend::await_copies() {
+  enter();
+  check(cudaStreamSynchronize(copies_));
 }
 
 Array<unsigned long long> CudaBackend::zeros(std::int64_t count) {

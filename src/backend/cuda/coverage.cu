@@ -1,78 +1,8 @@
 // Facility location: similarities of ground rows and candidates.
+#include "backend/cuda/coverage.cuh"
 #include "backend/cuda/cuda_backend.cuh"
-#include "backend/cuda/warp.cuh"
 
 namespace seine {
-namespace {
-
-// A block owns kGainGroups * kTilePicks candidates and, of the ground rows, a stripe; its warps are kGainGroups groups
-// of candidates by kGainStripes tiles of rows, so that a row serves several groups from L1. Integer atomics, once per
-// warp and candidate. Bytes per ground row and block: dim * 4; flops per row and candidate: 2 dim. Where there are
-// lists, a thread also writes the rows that add, each to the next free place.
-__global__ void __launch_bounds__(kThreads)
-    add_gains(const float* ground, Band band, const double* weight, FixedPoint fixed, const float* candidates,
-              std::int64_t count, std::int64_t dim, unsigned long long* gains, Near* const* lists, std::int64_t room,
-              unsigned long long* near) {
-  const int lane = lane_of_warp(), warp = static_cast<int>(threadIdx.x) / kLanes;
-  const std::int64_t group = (static_cast<std::int64_t>(blockIdx.x) * kGainGroups + warp % kGainGroups) * kTilePicks;
-  if (group >= count) return;
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * kTileRows;
-  std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * kTileRows;
-  const std::int64_t candidate = group + lane % kTilePicks;
-  std::int64_t sum = 0;
-  for (; first < band.count; first += stride) {
-    const float dot =
-        tile<Product>(ground + first * dim, band.count - first, candidates + group * dim, count - group, dim);
-    const std::int64_t row = first + lane / kTilePicks;
-    if (row >= band.count || candidate >= count) continue;
-    const float similarity = clipped_cosine(dot);
-    sum += static_cast<std::int64_t>(
-        gain_between(band.above[row], band.below ? band.below[row] : 1, similarity, weight ? weight[row] : 1, fixed));
-    if (!lists || !(similarity > band.above[row])) continue;
-    const auto at = static_cast<std::int64_t>(atomicAdd(&near[candidate], 1ULL));
-    if (at < room) lists[candidate][at] = {static_cast<std::int32_t>(band.first + row), similarity};
-  }
-  if (candidate < count) atomicAdd(&gains[candidate], static_cast<unsigned long long>(sum));
-}
-
-// A warp owns a list. Bytes per entry: 8, and 4 of coverage from anywhere.
-__global__ void add_listed_gains(Near* const* lists, const std::int64_t* lengths, std::int64_t count, const float* best,
-                                 const double* weight, FixedPoint fixed, unsigned long long* gains) {
-  for (std::int64_t j = warp_of_grid(); j < count; j += warps_of_grid()) {
-    std::int64_t sum = 0;
-    for (std::int64_t k = lane_of_warp(); k < lengths[j]; k += kLanes) {
-      const Near near = lists[j][k];
-      sum += static_cast<std::int64_t>(
-          gain_between(best[near.row], 1, near.similarity, weight ? weight[near.row] : 1, fixed));
-    }
-    for (int other = kLanes / 2; other > 0; other /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, other);
-    if (lane_of_warp() == 0) gains[j] = static_cast<unsigned long long>(sum);
-  }
-}
-
-// A row is in a list once.
-__global__ void raise_listed_rows(const Near* list, std::int64_t length, float* best) {
-  for (std::int64_t k = thread_of_grid(); k < length; k += threads_of_grid())
-    best[list[k].row] = fmaxf(best[list[k].row], list[k].similarity);
-}
-
-// A warp owns kTileRows ground rows for all picks. Bytes and flops as apply_picks.
-__global__ void __launch_bounds__(kThreads) raise_rows(const float* ground, std::int64_t rows, const float* picks,
-                                                       std::int64_t count, std::int64_t dim, float* best) {
-  const int lane = lane_of_warp();
-  for (std::int64_t first = warp_of_grid() * kTileRows; first < rows; first += warps_of_grid() * kTileRows) {
-    float top = 0;  // no similarity is below
-    for (std::int64_t at = 0; at < count; at += kTilePicks) {
-      const float dot = tile<Product>(ground + first * dim, rows - first, picks + at * dim, count - at, dim);
-      top = fmaxf(top, clipped_cosine(dot));
-    }
-    for (int other = kTilePicks / 2; other > 0; other /= 2) top = fmaxf(top, __shfl_xor_sync(kWholeWarp, top, other));
-    const std::int64_t row = first + lane / kTilePicks;
-    if (row < rows && lane % kTilePicks == 0) best[row] = fmaxf(best[row], top);
-  }
-}
-
-}  // namespace
 
 void CudaBackend::gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                         const Field& candidates, std::int64_t count, std::int64_t* gains) {
@@ -82,11 +12,11 @@ void CudaBackend::gains(const Field& ground, const Band& band, const double* wei
   Array<double> weights;
   if (band.rows) {
     some = Array<float>(*this, band.count * ground.dim);
-    pack_items(ground.data, ground.row_bytes(), band.rows, band.count, some.data());
+    move_items(ground.data, ground.row_bytes(), band.rows, band.count, some.data());
     rows = some.data();
     if (weight) {
       weights = Array<double>(*this, band.count);
-      pack_items(weight, sizeof(double), band.rows, band.count, weights.data());
+      move_items(weight, sizeof(double), band.rows, band.count, weights.data());
       weight = weights.data();
     }
   }

@@ -1,6 +1,6 @@
 // The CUDA backend, a plug-in (plugin.hpp). Formulas are those of rules.hpp and row_math.hpp; what is here is who
-// computes what. Loops are in the file of their noun, kernels beside the function that launches them:
-//   backend.cu    the device, memory and copies
+// computes what. Loops are in the file of their noun, kernels in NAME.cuh and what launches them in NAME.cu:
+//   backend.cu    the device, memory, copies, items by position
 //   rows.cu       one value per row
 //   rules.cu      what picks do to rows
 //   selection.cu  selection among keys
@@ -46,7 +46,7 @@ class CudaBackend final : public Backend {
 
   std::string name() const override { return "cuda"; }
   std::string describe() const override;
-  std::size_t memory_bytes() const override { return properties_.totalGlobalMem; }
+  DeviceMemory memory() const override;
 
   DevicePort* port() override { return port_.get(); }
 
@@ -54,6 +54,14 @@ class CudaBackend final : public Backend {
   void release(void* memory, std::size_t bytes) noexcept override;
   void copy_in(void* to, const void* host, std::size_t bytes) override;
   void copy_out(void* host, const void* from, std::size_t bytes) override;
+  void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override;
+  void scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
+               std::span<const std::int64_t> slots) override;
+
+  void* allocate_staging(std::size_t bytes) override;
+  void release_staging(void* memory, std::size_t bytes) noexcept override;
+  void begin_copy_in(void* to, const void* staging, std::size_t bytes) override;
+  void await_copies() override;
 
   void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override;
   void squared_norms(const Field& x, std::int64_t rows, double* out) override;
@@ -66,7 +74,6 @@ class CudaBackend final : public Backend {
                              std::int64_t rows, std::int64_t count) override;
   double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override;
   std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) override;
-  void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override;
 
   void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
              std::int64_t count, std::int64_t* gains) override;
@@ -100,6 +107,17 @@ class CudaBackend final : public Backend {
     check(cudaGetLastError());
   }
 
+  // `call(scratch, bytes)` as CUB has it: asks for the bytes first, then works. Memory is given and taken back in the
+  // order of the stream, so nobody waits.
+  template <class Call>
+  void with_scratch(const Call& call) {
+    enter();
+    std::size_t bytes = 0;
+    check(call(nullptr, bytes));
+    const Array<std::byte> scratch(*this, static_cast<std::int64_t>(bytes));
+    check(call(scratch.data(), bytes));
+  }
+
   // Sums that a kernel adds to.
   Array<unsigned long long> zeros(std::int64_t count);
   static void add_to(std::int64_t* out, const Array<unsigned long long>& sums);
@@ -107,22 +125,21 @@ class CudaBackend final : public Backend {
   // Picks of float16 as float32, exactly: one kernel less per type of pick.
   Field wide_picks(const Field& x, std::int64_t rows, Array<float>& values);
 
-  std::uint64_t nth_largest(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count);
-  std::vector<std::int64_t> smallest_rows_at(const double* key, const std::uint8_t* selectable,
-                                             const std::int64_t* global_rows, std::int64_t rows,
-                                             std::uint64_t threshold, std::size_t count);
-  template <class Sort>
-  void sorted(const Sort& sort);
-  // Items at these positions, one behind the other.
-  void pack_items(const void* from, std::size_t item_bytes, const std::int64_t* positions, std::int64_t count,
-                  void* to) const;
+  std::vector<Candidate> best_of_slices(const double* key, const std::uint8_t* selectable,
+                                        const std::int64_t* global_rows, std::int64_t rows);
+  std::vector<Candidate> reaching(double floor, const double* key, const std::uint8_t* selectable,
+                                  const std::int64_t* global_rows, std::int64_t rows, std::int64_t count);
+  // Items at these positions to these slots, or, without, one behind the other.
+  void move_items(const void* from, std::size_t item_bytes, const std::int64_t* positions, std::int64_t count, void* to,
+                  const std::int64_t* slots = nullptr) const;
   void meet_ground(const Field& rows, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
                    std::int64_t count, unsigned long long* sums, Near* const* lists, std::int64_t room,
                    unsigned long long* near);
 
   int device_;
   cudaDeviceProp properties_{};
-  Stream stream_;
+  Stream stream_;  // of everything
+  Stream copies_;  // of what was staged, beside it
   std::unique_ptr<DevicePort> port_;
 };
 

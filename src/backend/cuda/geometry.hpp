@@ -17,16 +17,24 @@ inline constexpr int kTileRows = 4;
 inline constexpr int kTilePicks = 8;
 static_assert(kTileRows * kTilePicks == kLanes);
 
+// Rows that scratch memory is taken for at a time.
+inline constexpr std::int64_t kScratchRows = 1 << 22;
+
 // Blocks of a launch.
 struct Grid {
   unsigned x = 1, y = 1, z = 1;
 };
-inline constexpr std::int64_t kMostBlocksAside = 65535;  // of y and of z
 
 // So many blocks that each has `each` of `count` to do, where kernels stride by the grid: one at least, and no more
 // than a launch takes.
 constexpr Grid blocks(std::int64_t count, std::int64_t each) {
   return {static_cast<unsigned>(std::clamp<std::int64_t>((count + each - 1) / each, 1, 1 << 20))};
+}
+
+// Of picks that are applied to rows: more blocks than are at work at a time, because rows drop out.
+constexpr Grid apply_grid(std::int64_t rows, int multiprocessors) {
+  constexpr std::int64_t kBlocksEach = 32;
+  return {std::min(blocks(rows, kWarps * kTileRows).x, static_cast<unsigned>(multiprocessors * kBlocksEach))};
 }
 
 // Of gains: a block owns kGainGroups * kTilePicks candidates and every so many-th stripe of ground rows; its warps are

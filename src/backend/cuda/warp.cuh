@@ -79,20 +79,40 @@ struct SquaredDifference {
 
 // A warp meets kTileRows rows with kTilePicks vectors at a time, so that a loaded value is used several times; lane j
 // gets the result of row j / kTilePicks and vector j % kTilePicks. Rows come from memory, vectors mostly from L1.
-// `rows` and `count` may be short of a whole tile: the last one is repeated.
-template <class Term, class X, class Y>
-__device__ inline Y tile(const X* x, std::int64_t rows, const Y* y, std::int64_t count, std::int64_t dim) {
+template <class X>
+struct TileRows {
   const X* row[kTileRows];
-  const Y* vector[kTilePicks];
+};
+
+// Neighbours; where there are fewer than a tile has, the last one is repeated.
+template <class X>
+__device__ inline TileRows<X> neighbours(const X* first, std::int64_t rows, std::int64_t dim) {
+  TileRows<X> tile;
 #pragma unroll
-  for (int r = 0; r < kTileRows; ++r) row[r] = x + (r < rows ? r : rows - 1) * dim;
+  for (int r = 0; r < kTileRows; ++r) tile.row[r] = first + (r < rows ? r : rows - 1) * dim;
+  return tile;
+}
+
+// The rows whose numbers the lanes have, those of a row the same.
+template <class X>
+__device__ inline TileRows<X> rows_of_lanes(const X* x, std::int64_t number, std::int64_t dim) {
+  TileRows<X> tile;
+#pragma unroll
+  for (int r = 0; r < kTileRows; ++r) tile.row[r] = x + __shfl_sync(kWholeWarp, number, r * kTilePicks) * dim;
+  return tile;
+}
+
+// `count` vectors may be short of a tile, as neighbours are.
+template <class Term, class X, class Y>
+__device__ inline Y tile(const TileRows<X>& x, const Y* y, std::int64_t count, std::int64_t dim) {
+  const Y* vector[kTilePicks];
 #pragma unroll
   for (int p = 0; p < kTilePicks; ++p) vector[p] = y + (p < count ? p : count - 1) * dim;
   Y sum[kLanes] = {};
   for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes) {
     Y value[kTileRows];
 #pragma unroll
-    for (int r = 0; r < kTileRows; ++r) value[r] = widen<Y>(row[r][c]);
+    for (int r = 0; r < kTileRows; ++r) value[r] = widen<Y>(x.row[r][c]);
 #pragma unroll
     for (int p = 0; p < kTilePicks; ++p) {
       const Y other = vector[p][c];
@@ -101,6 +121,12 @@ __device__ inline Y tile(const X* x, std::int64_t rows, const Y* y, std::int64_t
     }
   }
   return fold(sum);
+}
+
+// The same for every lane: the sum over the lanes. Of integers, whose sum has no order.
+__device__ inline std::int64_t sum_of_warp(std::int64_t mine) {
+  for (int other = kLanes / 2; other > 0; other /= 2) mine += __shfl_xor_sync(kWholeWarp, mine, other);
+  return mine;
 }
 
 // Canonical inner product of a row with itself, in float64; every lane gets it.

@@ -1,0 +1,121 @@
+// What picks do to rows: every rule meets every geometry here. Kernels of rules.cu.
+#pragma once
+
+#include "backend/cuda/warp.cuh"
+#include "backend/places.hpp"
+
+namespace seine {
+namespace {
+
+// A thread owns a row. Bytes per row: state and key, 8 of what came before, 8 of its number, 4 and 8 where it counts
+// picks and has a weight. Flops: a race draws a clock, a logarithm of about 30.
+template <class Rule>
+__global__ void start_rows(Start how, std::int64_t rows, RowStates out) {
+  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) {
+    const double weight = out.weight ? out.weight[i] : 1;
+    const double before = how.before ? how.before[i] : HUGE_VAL;
+    const typename Rule::State s =
+        Rule::start(before, weight, how.seed, how.purpose, how.global_rows ? how.global_rows[i] : i);
+    static_cast<typename Rule::State*>(out.state)[i] = s;
+    out.key[i] = Rule::key(s, weight);
+    if (out.applied) out.applied[i] = 0;
+  }
+}
+
+// The rows of a launch: those of a list, counted from `first`, whose length is known on the device; or all.
+struct Active {
+  std::int64_t first, all;
+  const std::int32_t* list = nullptr;
+  const std::int64_t* length = nullptr;
+
+  __device__ std::int64_t size() const { return list ? *length : all; }
+  __device__ std::int64_t operator[](std::int64_t i) const { return first + (list ? list[i] : i); }
+};
+
+struct IsBehind {
+  Places places;
+  std::int64_t first, picks;
+  double floor;
+
+  __device__ bool operator()(std::int32_t row) const { return places.is_behind(first + row, picks, floor); }
+};
+
+// Interactions of a tile with the picks from `at` on. A lane gets that of its own `row` and `pick`.
+template <class Rule, class X>
+__device__ inline double interaction(const Vectors& rows, std::int64_t row, const Vectors& picks, std::int64_t at,
+                                     std::int64_t pick) {
+  const std::int64_t left = picks.rows - at, dim = rows.x.dim;
+  const TileRows<X> x = rows_of_lanes(static_cast<const X*>(rows.x.data), row, dim);
+  if constexpr (!Rule::uses_distance) {
+    return tile<Product>(x, static_cast<const double*>(picks.x.data) + at * dim, left, dim);
+  } else {
+    const float ex = tile<SquaredDifference>(x, static_cast<const float*>(picks.x.data) + at * dim, left, dim);
+    const std::int64_t classes = rows.a.dim;
+    if (classes == 0) return ex;
+    const TileRows<float> a = rows_of_lanes(static_cast<const float*>(rows.a.data), row, classes);
+    const float ea = tile<SquaredDifference>(a, static_cast<const float*>(picks.a.data) + at * classes, left, classes);
+    return outer_distance2(rows.a2[row], rows.x2[row], picks.a2[pick], picks.x2[pick], ea, ex);
+  }
+}
+
+// A warp owns kTileRows rows for all picks; the kTilePicks lanes of a row hold its state and apply the same picks to
+// it, in order, until it falls below the floor. Bytes per row: its vectors once per kTilePicks picks (the first time
+// from memory, then from the caches if they hold it), state and key once; picks come from the caches. Flops per row and
+// pick: 3 per component (2 for products).
+template <class Rule, class X>
+__global__ void __launch_bounds__(kThreads)
+    apply_picks(Vectors rows, Active active, Picks picks, double floor, Places places, unsigned long long* met) {
+  const int lane = lane_of_warp();
+  const std::int64_t count = picks.vectors.rows, total = active.size();
+  std::int64_t pairs = 0;
+  for (std::int64_t first = warp_of_grid() * kTileRows; first < total; first += warps_of_grid() * kTileRows) {
+    const bool is_there = first + lane / kTilePicks < total;
+    const std::int64_t row = active[is_there ? first + lane / kTilePicks : total - 1];
+    double key = is_there ? places.key(row) : NAN;
+    std::int64_t seen = places.seen(row), at = key >= floor ? seen : count;
+    for (int other = kLanes / 2; other >= kTilePicks; other /= 2) {
+      const std::int64_t theirs = __shfl_xor_sync(kWholeWarp, at, other);
+      at = theirs < at ? theirs : at;
+    }
+    if (at >= count) continue;
+    const double weight = places.weight(row);
+    typename Rule::State state = places.template state<Rule>(row);
+    const std::int64_t before = seen;
+    for (; at < count && __any_sync(kWholeWarp, key >= floor && seen < count); at += kTilePicks) {
+      const int many = static_cast<int>(count - at < kTilePicks ? count - at : kTilePicks);
+      const int pick = lane % kTilePicks < many ? lane % kTilePicks : many - 1;
+      const double mine = interaction<Rule, X>(rows, row, picks.vectors, at, at + pick);
+      const bool takes_part = key >= floor;
+      for (int p = 0; p < many; ++p) {
+        const double value = __shfl_sync(kWholeWarp, mine, p, kTilePicks);
+        if (!takes_part || at + p < seen) continue;
+        Rule::apply(state, weight, value, picks.moments ? picks.moments[at + p] : 0,
+                    static_cast<std::uint32_t>(at + p));
+      }
+      if (takes_part) key = Rule::key(state, weight);
+      if (takes_part && seen < at + many) seen = at + many;
+    }
+    if (!is_there || lane % kTilePicks != 0 || seen == before) continue;
+    places.template settle<Rule>(row, state, seen);
+    pairs += seen - before;
+  }
+  pairs = sum_of_warp(pairs);
+  if (lane == 0 && pairs > 0) atomicAdd(met, static_cast<unsigned long long>(pairs));
+}
+
+// A warp owns kTileRows picks for all later ones in [first, last). Bytes and flops as apply_picks.
+__global__ void __launch_bounds__(kThreads) compare_picks(const float* picks, std::int64_t dim, std::int64_t first,
+                                                          std::int64_t last, float* between, std::int64_t stride) {
+  const int lane = lane_of_warp();
+  for (std::int64_t a = warp_of_grid() * kTileRows; a < last; a += warps_of_grid() * kTileRows) {
+    const TileRows<float> rows = neighbours(picks + a * dim, last - a, dim);
+    for (std::int64_t b = a > first ? a : first; b < last; b += kTilePicks) {
+      const float distance2 = tile<SquaredDifference>(rows, picks + b * dim, last - b, dim);
+      const std::int64_t row = a + lane / kTilePicks, pick = b + lane % kTilePicks;
+      if (row < last && pick < last) between[row * stride + pick] = distance2;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace seine
