@@ -164,7 +164,7 @@ class Planner {
     const MemoryNeed need = on_device(whole_need_on(ranks_));
     const PoolRequest& pool = request_.pool;
     const double given = std::min(pool.memory_gib.value_or(HUGE_VAL), pool.device_gib.value_or(HUGE_VAL));
-    plan_.resident = fits(need, given * kGiB);
+    plan_.resident = plan_.resident && fits(need, given * kGiB);
     room_ = given < HUGE_VAL ? given * kGiB - static_cast<double>(plan_.resident ? need.most() : need.streamed())
                              : 2.0 * static_cast<double>(need.vectors);
     plan_.device_resident_bytes = need.most();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <limits>
 
 #include "backend/by_nearest.hpp"
 #include "engines/coverage_bound.hpp"
@@ -178,13 +179,16 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   need.vectors = static_cast<std::int64_t>(static_cast<double>(own_rows * row_bytes) * wanted.copies) +
                  (copied + 2 * sampled + 5 * std::max<std::int64_t>(fetched - RowStore::kFewestRows, 0)) * row_bytes;
   if (!wanted.embeddings) need.vectors = 0;
+  if (wanted.regrouped) need.moving = need.vectors;
   if (need.vectors > 0) need.streaming = own_rows * RowStore::kBytesPerRow + fewest_streamed(row_format(shape, wanted));
   return need;
 }
 
 MemoryNeed on_host(MemoryNeed need) {
-  need.vectors = 0;
+  need.vectors = need.moving;
   need.loading += 2 * kStagedBlocks * kBlockBytes;
+  if (need.streaming > 0)
+    need.streaming += RowStore::kPieces * RowStore::piece_bytes(std::numeric_limits<std::int64_t>::max());
   return need;
 }
 

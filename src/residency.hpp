@@ -60,6 +60,7 @@ struct MemoryNeed {
   std::int64_t selecting = 0;  // what is known of every row; state of the engine, picks, rows on their way; at least
   std::int64_t streaming = 0;  // beside, where vectors are read again; at least
   std::int64_t vectors = 0;    // of its rows, and of those chosen among them, if all are in memory
+  std::int64_t moving = 0;     // of these, on the host wherever vectors are: rows on their way between ranks
 
   std::int64_t most() const { return std::max(loading, selecting) + vectors; }
   std::int64_t streamed() const { return std::max(loading, selecting + streaming); }

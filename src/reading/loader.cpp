@@ -345,9 +345,9 @@ Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& r
   constexpr double kGiB = 1 << 30;
   const double host_left = *request.memory_gib * kGiB - static_cast<double>(resident_bytes());
   const bool on_gpu = request.device_gib.has_value();
-  const MemoryNeed of_vectors = on_gpu ? on_device(need) : need;
+  const MemoryNeed of_host = on_gpu ? on_host(need) : need, of_vectors = on_gpu ? on_device(need) : need;
   const double left = on_gpu ? *request.device_gib * kGiB : host_left;
-  const bool streams = comm.max(fits(of_vectors, left) ? 0 : 1) > 0;
+  const bool streams = comm.max(fits(of_vectors, left) && fits(of_host, host_left) ? 0 : 1) > 0;
   const auto room_of = [&](const MemoryNeed& part, double part_left, const auto& refusal) {
     const double own_room = part_left - static_cast<double>(streams ? part.streamed() : part.most());
     const double room = -comm.max(-own_room);
@@ -361,7 +361,7 @@ Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& r
   const auto enough = [](double given, double own_room) {
     return std::ceil((given + (kMargin - own_room) / kGiB) * 1000) / 1000;
   };
-  const std::shared_ptr<Room> host = room_of(on_gpu ? on_host(need) : need, host_left, [&](double own_room) {
+  const std::shared_ptr<Room> host = room_of(of_host, host_left, [&](double own_room) {
     return fmt::format(
         "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
         "{:.3f}: use more ranks or more memory",

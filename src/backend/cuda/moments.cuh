@@ -19,7 +19,8 @@ __global__ void products_of_rows(const float* x, std::int64_t rows, std::int64_t
   }
 }
 
-// A thread owns a component of every gridDim.y-th row. Reads each row once.
+// A thread owns a component of every gridDim.y-th row. Bytes per row: dim * 4 once, 8 of its factor from the caches;
+// flops: 3 per component, in float64.
 __global__ void add_weighted_rows(const float* x, std::int64_t rows, std::int64_t dim, const double* factor,
                                   FixedPoint fixed, unsigned long long* sums) {
   const std::int64_t c = thread_of_grid();

@@ -10,7 +10,8 @@ namespace {
 
 constexpr double kNoKey = kNoCandidate.value;
 
-// Every so many-th key; that of a row which may not be selected is below all others. A thread owns a key.
+// Every so many-th key; that of a row which may not be selected is below all others. A thread owns a key. Bytes per
+// key: 17, of cache lines of which nothing else is used.
 __global__ void sample_keys(const double* key, const std::uint8_t* selectable, std::int64_t count, std::int64_t stride,
                             double* out) {
   for (std::int64_t i = thread_of_grid(); i < count; i += threads_of_grid())
