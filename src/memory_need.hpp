@@ -43,9 +43,10 @@ MemoryNeed on_device(MemoryNeed need);
 // With labelled rows that are in another pool, of which this rank has so many.
 MemoryNeed with_labelled_pool(MemoryNeed need, const PoolShape& labelled, std::int64_t own_rows, const Wanted& wanted);
 
-// What engines may use of what a pool leaves.
-inline std::int64_t share_of_engines(std::int64_t left) {
-  return left / 2;
+// What the engine of a strategy may use of what a pool leaves: lists of facility location, which reads rows in pieces
+// and keeps none. Other engines leave it to the rows.
+inline std::int64_t share_of_engine(const Entry& entry, std::int64_t left) {
+  return entry.objective == Objective::coverage ? left / 8 * 7 : 0;
 }
 
 // Whether all vectors fit `left` bytes; they are streamed where they do not.

@@ -94,6 +94,7 @@ class Planner {
   static constexpr double kRowWithoutId = 1.0 / 8;    // of a row with one: roles and counts are left
   static constexpr double kNormValue = 5e-10;         // of an embedding, for the norms of outer products
   static constexpr double kMovedByte = 4e-10;         // of a row that a merge copies
+  static constexpr double kInflatedByte = 6.5e-9;     // of compressed chunks, by one thread
   static constexpr double kScoredAlone = 4e-6;        // a row whose score is computed by itself: a call of the scorer
   static constexpr double kWaves = 3;                 // of a round, until enough of the best are exact
   static constexpr double kMostSifted = 65536;        // rows among which the n-th best bound is looked for
@@ -143,8 +144,11 @@ class Planner {
     const std::int64_t process = process_on(ranks_), in_use = in_use_on(ranks_);
     plan_.resident_bytes = process + std::max(need.opening, need.most());
     plan_.least_bytes = in_use + std::max(need.opening, need.least());
-    plan_.memory_bytes = plan_.resident_bytes + lists(2.0 * static_cast<double>(need.vectors));  // as much again
-    if (!request_.pool.memory_gib) return;
+    if (!request_.pool.memory_gib) {
+      room_ = room_for_lists(need);
+      plan_.memory_bytes = plan_.resident_bytes + (on_gpu() ? 0 : static_cast<std::int64_t>(room_));
+      return;
+    }
     const double given = *request_.pool.memory_gib * kGiB;
     const double left = given - static_cast<double>(in_use);
     plan_.resident = fits(need, left);
@@ -167,7 +171,7 @@ class Planner {
     const double given = std::min(pool.memory_gib.value_or(HUGE_VAL), pool.device_gib.value_or(HUGE_VAL));
     plan_.resident = plan_.resident && fits(need, given * kGiB);
     room_ = given < HUGE_VAL ? given * kGiB - static_cast<double>(plan_.resident ? need.most() : need.streamed())
-                             : 2.0 * static_cast<double>(need.vectors);
+                             : room_for_lists(need);
     plan_.device_resident_bytes = need.most();
     plan_.device_least_bytes = need.least();
     plan_.device_bytes = plan_.resident ? need.most() : need.streamed() + streaming_bytes(format_, own_rows_, room_);
@@ -186,7 +190,19 @@ class Planner {
   std::int64_t lists_of(double left) const {
     if (entry_.objective != Objective::coverage) return 0;
     const auto memory = static_cast<std::int64_t>(std::clamp(left, 0.0, 0x1p62));
-    return covering_lists(ground_rows_of(entry_, request_, pool_.rows) / ranks_, pool_.rows, share_of_engines(memory));
+    return covering_lists(ground_rows_of(entry_, request_, pool_.rows) / ranks_, pool_.rows,
+                          share_of_engine(entry_, memory));
+  }
+  // Half of the longest lists: more saves little time. Of large pools as much as a rank has anyway.
+  double useful_lists() const { return static_cast<double>(lists_of(0x1p62)) / 2; }
+  double room_for_lists(const MemoryNeed& need) const {
+    const double most = static_cast<double>(std::max(kGiB, need.vectors));
+    return std::min(useful_lists(), most) * 8 / 7;  // share_of_engine
+  }
+  // How much longer it takes to sum gains where there is room for short lists only, or none.
+  double without_lists() const {
+    const double useful = useful_lists();
+    return useful > 0 ? 2 - std::min(1.0, static_cast<double>(lists_of(room_)) / useful) : 1;
   }
 
   std::string what_would_do(double given) const {
@@ -225,6 +241,7 @@ class Planner {
     effort += shared(own_ * embedding_bytes() * machine_.cached_byte);
     if (wanted_.residuals) effort += shared(own_ * distribution_values() * machine_.residual_value);
     if (plan_.resident) effort += shared(own_ * static_cast<double>(format_.row_bytes()) * machine_.fresh_byte);
+    if (pool_.chunks.inflating > 0) effort += alone(own_ * row_bytes() * kInflatedByte);
     return uncertain(effort);
   }
 
@@ -273,7 +290,7 @@ class Planner {
     const double picks = std::min(picks_, static_cast<double>(rows));
     const double wave = own * machine_.scanned_row;
     const double fetched = static_cast<double>(rows_of_round(static_cast<std::int64_t>(picks)) * format_.row_bytes());
-    Effort effort = shared(work.pairs * (seconds_of_pair(work.meeting) / sharing));
+    Effort effort = shared(work.pairs * (without_lists() * seconds_of_pair(work.meeting) / sharing));
     if (work.meeting == Meeting::distance) effort += shared(own * machine_.raced_row * (entry_.outer ? kOuterRows : 1));
     effort += shared(work.rounds * (kWaves * wave));
     effort += alone(work.rounds * (kWaves * std::min(own, kMostSifted) * machine_.sifted_row + message(fetched)));

@@ -198,12 +198,12 @@ Batch select(const Request& request, const Comm& comm, Backend& backend, const C
   if (entry.cover) entry.cover(pool, task, prior);
   const std::optional<Pool> ground = ground_of(pool, request, entry);
   if (ground) task.ground = &*ground;
-  task.memory = share_of_engines(input.memory.room->left());
-  Room::Part of_engines(input.memory.room, task.memory);
+  task.memory = share_of_engine(entry, input.memory.room->left());
+  Room::Part of_engine(input.memory.room, task.memory);
 
   const bool merged = request.reduce == Reduce::merge && partitions_of(pool, task) > 1;
   Picked picked = merged ? pick_merged(pool, task) : entry.pick(pool, task);
-  of_engines = {};
+  of_engine = {};
   batch.timing.share = share_met(pool, task, picked);
   batch.timing.select = watch.lap() + input.pool.score_seconds;
   if (request.certificate != CertificateMode::off) {
