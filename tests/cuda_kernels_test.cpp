@@ -274,7 +274,7 @@ TEST(CudaKernels, PicksAreComparedAsOnTheCpu) {
     constexpr std::int64_t kFirst = 7, kLast = 45;
     const std::vector<float> picks = normal(random, kLast * dim);
     std::vector<float> got(kLast * kLast, -1), want = got;
-    launch(compare_picks, blocks(kLast, kWarps * kTileRows), picks.data(), dim, kFirst, kLast, got.data(), kLast);
+    launch(compare_picks, blocks(kLast, kWarps * kWarpRows), picks.data(), dim, kFirst, kLast, got.data(), kLast);
     cpu->compare({picks.data(), Element::f32, dim}, kFirst, kLast, want.data(), kLast);
     for (std::size_t a = 0; a < kLast; ++a)
       for (std::size_t b = std::max<std::size_t>(a + 1, kFirst); b < kLast; ++b)
@@ -298,7 +298,7 @@ TEST(CudaKernels, GainsAndCoverageAreThoseOfTheCpu) {
         const double* weight = weighted ? weights.data() : nullptr;
         std::vector<float> best(kRows), best_by_cpu(kRows);
         const std::int64_t raised = std::min<std::int64_t>(count, 11);
-        launch(raise_rows, blocks(kRows, kWarps * kTileRows), ground.data(), kRows, candidates.data(), raised, dim,
+        launch(raise_rows, blocks(kRows, kWarps * kWarpRows), ground.data(), kRows, candidates.data(), raised, dim,
                best.data());
         cpu->raise(x, kRows, y, raised, best_by_cpu.data());
         ASSERT_EQ(bits(best), bits(best_by_cpu));
@@ -418,7 +418,7 @@ TEST(CudaGeometry, GainsCoverEveryCandidateAndRow) {
       const Grid grid = gain_grid(candidates, rows, 108);
       EXPECT_GE(static_cast<std::int64_t>(grid.x) * kGainGroups * kTilePicks, candidates);
       EXPECT_LT(static_cast<std::int64_t>(grid.x - 1) * kGainGroups * kTilePicks, candidates);
-      EXPECT_LT(static_cast<std::int64_t>(grid.y - 1) * kGainStripes * kTileRows, rows) << "no idle stripe";
+      EXPECT_LT(static_cast<std::int64_t>(grid.y - 1) * kGainStripes * kWarpRows, rows) << "no idle stripe";
       EXPECT_LE(grid.x * grid.y, std::max(grid.x, 108u * 8));
     }
 }

@@ -59,7 +59,7 @@ void CudaBackend::raise_listed(const Near* list, std::int64_t length, float* bes
 void CudaBackend::raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) {
   if (count == 0) return;
   expect(ground.type == Element::f32 && picks.type == Element::f32, "similarities are of float32 rows");
-  launch(raise_rows, blocks(rows, kWarps * kTileRows), static_cast<const float*>(ground.data), rows,
+  launch(raise_rows, blocks(rows, kWarps * kWarpRows), static_cast<const float*>(ground.data), rows,
          static_cast<const float*>(picks.data), count, ground.dim, best);
   finish();
 }

@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = lane_of_warp(), warp = static_cast<int>(threadIdx.x) / kLanes;
   const std::int64_t group = (static_cast<std::int64_t>(blockIdx.x) * kGainGroups + warp % kGainGroups) * kTilePicks;
   if (group >= count) return;
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * kTileRows;
-  std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * kTileRows;
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * kWarpRows;
+  std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * kWarpRows;
   const std::int64_t candidate = group + lane % kTilePicks;
   std::int64_t sum = 0;
   for (; first < band.count; first += stride) {
@@ -59,11 +59,11 @@ __global__ void raise_listed_rows(const Near* list, std::int64_t length, float* 
     best[list[k].row] = fmaxf(best[list[k].row], list[k].similarity);
 }
 
-// A warp owns kTileRows ground rows for all picks. Bytes and flops as apply_picks.
+// A warp owns kWarpRows ground rows for all picks. Bytes and flops as apply_picks.
 __global__ void __launch_bounds__(kThreads) raise_rows(const float* ground, std::int64_t rows, const float* picks,
                                                        std::int64_t count, std::int64_t dim, float* best) {
   const int lane = lane_of_warp();
-  for (std::int64_t first = warp_of_grid() * kTileRows; first < rows; first += warps_of_grid() * kTileRows) {
+  for (std::int64_t first = warp_of_grid() * kWarpRows; first < rows; first += warps_of_grid() * kWarpRows) {
     const TileRows<float> tile_rows = neighbours(ground + first * dim, rows - first, dim);
     float top = 0;  // no similarity is below
     for (std::int64_t at = 0; at < count; at += kTilePicks) {

@@ -13,9 +13,9 @@ inline constexpr int kThreads = 256;  // of a block
 inline constexpr int kWarps = kThreads / kLanes;
 
 // Rows and picks that a warp makes meet at a time: one pair for each lane.
-inline constexpr int kTileRows = 4;
+inline constexpr int kWarpRows = 4;
 inline constexpr int kTilePicks = 8;
-static_assert(kTileRows * kTilePicks == kLanes);
+static_assert(kWarpRows * kTilePicks == kLanes);
 
 // Rows that scratch memory is taken for at a time.
 inline constexpr std::int64_t kScratchRows = 1 << 22;
@@ -34,7 +34,7 @@ constexpr Grid blocks(std::int64_t count, std::int64_t each) {
 // Of picks that are applied to rows: more blocks than are at work at a time, because rows drop out.
 constexpr Grid apply_grid(std::int64_t rows, int multiprocessors) {
   constexpr std::int64_t kBlocksEach = 32;
-  return {std::min(blocks(rows, kWarps * kTileRows).x, static_cast<unsigned>(multiprocessors * kBlocksEach))};
+  return {std::min(blocks(rows, kWarps * kWarpRows).x, static_cast<unsigned>(multiprocessors * kBlocksEach))};
 }
 
 // Of gains: a block owns kGainGroups * kTilePicks candidates and every so many-th stripe of ground rows; its warps are
@@ -42,7 +42,7 @@ constexpr Grid apply_grid(std::int64_t rows, int multiprocessors) {
 inline constexpr int kGainGroups = 4;
 inline constexpr int kGainStripes = kWarps / kGainGroups;
 constexpr Grid gain_grid(std::int64_t candidates, std::int64_t rows, int multiprocessors) {
-  constexpr std::int64_t candidates_of_block = kGainGroups * kTilePicks, rows_of_block = kGainStripes * kTileRows;
+  constexpr std::int64_t candidates_of_block = kGainGroups * kTilePicks, rows_of_block = kGainStripes * kWarpRows;
   const std::int64_t x = std::max<std::int64_t>((candidates + candidates_of_block - 1) / candidates_of_block, 1);
   const std::int64_t stripes = (rows + rows_of_block - 1) / rows_of_block;
   // Enough blocks to fill the device; more would only add atomics.

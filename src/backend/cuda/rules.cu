@@ -9,6 +9,8 @@
 
 namespace seine {
 
+constexpr std::int64_t kFewRows = 4096;  // a warp for each group of them does not fill a device
+
 void CudaBackend::start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) {
   with_rule(rule, [&](auto r) { launch(start_rows<decltype(r)>, blocks(rows, kThreads), how, rows, states); });
   finish();
@@ -23,7 +25,7 @@ std::int64_t CudaBackend::apply(RuleKind rule, const Vectors& rows, const Picks&
   const Array<unsigned long long> met = zeros(1);
   const Places places(states);
   // Where the device is busy anyway, only rows that are behind take part; few rows do not fill it, whichever they are.
-  const bool all = rows.rows <= kExactRows;
+  const bool all = rows.rows <= kFewRows;
   const Array<std::int32_t> list(*this, all ? 0 : std::min(rows.rows, kScratchRows));
   const Array<std::int64_t> length(*this, 1);
   for (std::int64_t first = 0; first < rows.rows; first += kScratchRows) {
@@ -55,7 +57,7 @@ void CudaBackend::compare(const Field& picks, std::int64_t first, std::int64_t l
                           std::int64_t stride) {
   Array<float> values;
   const Field wide = wide_picks(picks, last, values);
-  launch(compare_picks, blocks(last, kWarps * kTileRows), static_cast<const float*>(wide.data), wide.dim, first, last,
+  launch(compare_picks, blocks(last, kWarps * kWarpRows), static_cast<const float*>(wide.data), wide.dim, first, last,
          between, stride);
   finish();
 }

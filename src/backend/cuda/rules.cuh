@@ -58,7 +58,7 @@ __device__ inline double interaction(const Vectors& rows, std::int64_t row, cons
   }
 }
 
-// A warp owns kTileRows rows for all picks; the kTilePicks lanes of a row hold its state and apply the same picks to
+// A warp owns kWarpRows rows for all picks; the kTilePicks lanes of a row hold its state and apply the same picks to
 // it, in order, until it falls below the floor. Bytes per row: its vectors once per kTilePicks picks (the first time
 // from memory, then from the caches if they hold it), state and key once; picks come from the caches. Flops per row and
 // pick: 3 per component (2 for products).
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = lane_of_warp();
   const std::int64_t count = picks.vectors.rows, total = active.size();
   std::int64_t pairs = 0;
-  for (std::int64_t first = warp_of_grid() * kTileRows; first < total; first += warps_of_grid() * kTileRows) {
+  for (std::int64_t first = warp_of_grid() * kWarpRows; first < total; first += warps_of_grid() * kWarpRows) {
     const bool is_there = first + lane / kTilePicks < total;
     const std::int64_t row = active[is_there ? first + lane / kTilePicks : total - 1];
     double key = is_there ? places.key(row) : NAN;
@@ -103,11 +103,11 @@ __global__ void __launch_bounds__(kThreads)
   if (lane == 0 && pairs > 0) atomicAdd(met, static_cast<unsigned long long>(pairs));
 }
 
-// A warp owns kTileRows picks for all later ones in [first, last). Bytes and flops as apply_picks.
+// A warp owns kWarpRows picks for all later ones in [first, last). Bytes and flops as apply_picks.
 __global__ void __launch_bounds__(kThreads) compare_picks(const float* picks, std::int64_t dim, std::int64_t first,
                                                           std::int64_t last, float* between, std::int64_t stride) {
   const int lane = lane_of_warp();
-  for (std::int64_t a = warp_of_grid() * kTileRows; a < last; a += warps_of_grid() * kTileRows) {
+  for (std::int64_t a = warp_of_grid() * kWarpRows; a < last; a += warps_of_grid() * kWarpRows) {
     const TileRows<float> rows = neighbours(picks + a * dim, last - a, dim);
     for (std::int64_t b = a > first ? a : first; b < last; b += kTilePicks) {
       const float distance2 = tile<SquaredDifference>(rows, picks + b * dim, last - b, dim);

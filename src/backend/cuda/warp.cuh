@@ -77,11 +77,11 @@ struct SquaredDifference {
   }
 };
 
-// A warp meets kTileRows rows with kTilePicks vectors at a time, so that a loaded value is used several times; lane j
+// A warp meets kWarpRows rows with kTilePicks vectors at a time, so that a loaded value is used several times; lane j
 // gets the result of row j / kTilePicks and vector j % kTilePicks. Rows come from memory, vectors mostly from L1.
 template <class X>
 struct TileRows {
-  const X* row[kTileRows];
+  const X* row[kWarpRows];
 };
 
 // Neighbours; where there are fewer than a tile has, the last one is repeated.
@@ -89,7 +89,7 @@ template <class X>
 __device__ inline TileRows<X> neighbours(const X* first, std::int64_t rows, std::int64_t dim) {
   TileRows<X> tile;
 #pragma unroll
-  for (int r = 0; r < kTileRows; ++r) tile.row[r] = first + (r < rows ? r : rows - 1) * dim;
+  for (int r = 0; r < kWarpRows; ++r) tile.row[r] = first + (r < rows ? r : rows - 1) * dim;
   return tile;
 }
 
@@ -98,7 +98,7 @@ template <class X>
 __device__ inline TileRows<X> rows_of_lanes(const X* x, std::int64_t number, std::int64_t dim) {
   TileRows<X> tile;
 #pragma unroll
-  for (int r = 0; r < kTileRows; ++r) tile.row[r] = x + __shfl_sync(kWholeWarp, number, r * kTilePicks) * dim;
+  for (int r = 0; r < kWarpRows; ++r) tile.row[r] = x + __shfl_sync(kWholeWarp, number, r * kTilePicks) * dim;
   return tile;
 }
 
@@ -110,14 +110,14 @@ __device__ inline Y tile(const TileRows<X>& x, const Y* y, std::int64_t count, s
   for (int p = 0; p < kTilePicks; ++p) vector[p] = y + (p < count ? p : count - 1) * dim;
   Y sum[kLanes] = {};
   for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes) {
-    Y value[kTileRows];
+    Y value[kWarpRows];
 #pragma unroll
-    for (int r = 0; r < kTileRows; ++r) value[r] = widen<Y>(x.row[r][c]);
+    for (int r = 0; r < kWarpRows; ++r) value[r] = widen<Y>(x.row[r][c]);
 #pragma unroll
     for (int p = 0; p < kTilePicks; ++p) {
       const Y other = vector[p][c];
 #pragma unroll
-      for (int r = 0; r < kTileRows; ++r) sum[r * kTilePicks + p] = Term::add(value[r], other, sum[r * kTilePicks + p]);
+      for (int r = 0; r < kWarpRows; ++r) sum[r * kTilePicks + p] = Term::add(value[r], other, sum[r * kTilePicks + p]);
     }
   }
   return fold(sum);
