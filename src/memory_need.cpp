@@ -27,9 +27,8 @@ std::int64_t column_bytes(const Wanted& wanted) {
 
 // What threads read and check: a block, as it is stored and as it is worked on, which is wider for float64 and logits.
 std::int64_t blocks_of_threads(const PoolShape& shape, const Wanted& wanted) {
-  const std::int64_t tile = Ownership::kTileRows * bytes_of_row_read(shape, wanted);
   const bool wide = shape.logits || shape.embeddings_type == "float64" || shape.probabilities_type == "float64";
-  return wanted.threads * std::max(kBlockBytes, tile) * (wide ? 3 : 2);
+  return wanted.threads * bytes_of_block(shape, wanted) * (wide ? 3 : 2);
 }
 
 // Rows that come and go, and the fewest that stay.
@@ -44,6 +43,10 @@ std::int64_t bytes_of_row_read(const PoolShape& shape, const Wanted& wanted) {
   const std::int64_t width = distributions ? std::max<std::int64_t>(shape.passes, 1) * shape.classes : 0;
   constexpr std::int64_t kIdAndLabel = 16;
   return ((wanted.embeddings ? shape.dim : 0) + width) * 4 + kIdAndLabel;
+}
+
+std::int64_t bytes_of_block(const PoolShape& shape, const Wanted& wanted) {
+  return std::max(kMiB, Ownership::kTileRows * bytes_of_row_read(shape, wanted));
 }
 
 MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Wanted& wanted) {
@@ -61,6 +64,7 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   constexpr std::int64_t kHashedAtOnce = 1 << 24;
   need.opening = own_rows + (shape.ids ? std::min(own_rows, kHashedAtOnce) * 46 : 0) + shape.id_chunks.least();
   need.loading = own_rows * columns + blocks_of_threads(shape, wanted) + shape.chunks.least();
+  need.staging = 2 * kStagedBlocks * bytes_of_block(shape, wanted);
   // Ids of the picks are read in the end; scores of single rows where only the best were wanted; rows of other ranks.
   const std::int64_t chunks = wanted.best > 0 || wanted.regrouped ? shape.chunks.least() : shape.id_chunks.least();
   need.selecting = own_rows * columns + std::max(selecting, certifying) + wanted.threads * kOfThread + chunks;
@@ -76,7 +80,7 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
 
 MemoryNeed on_host(MemoryNeed need) {
   need.vectors = need.moving;
-  need.loading += 2 * kStagedBlocks * kBlockBytes;
+  need.loading += need.staging;
   if (need.streaming > 0)
     need.streaming += RowStore::kPieces * RowStore::piece_bytes(std::numeric_limits<std::int64_t>::max());
   return need;

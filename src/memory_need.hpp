@@ -16,16 +16,18 @@ inline std::int64_t rows_of_round(std::int64_t batch) {
   return std::min(RowStore::kRowsAtOnce, 2 * batch + RowStore::kFewestRows / 2);
 }
 
-// How much a thread reads, checks, hashes and scores together, in whole tiles; and what a row is of that.
-inline constexpr std::int64_t kBlockBytes = 1 << 20;
-// How many of them are copied to a device together, while as many are read.
-inline constexpr std::int64_t kStagedBlocks = 16;
+// Of a row, what a thread reads; and of a block, at most: the rows that it reads, checks, hashes and scores together,
+// whole tiles.
 std::int64_t bytes_of_row_read(const PoolShape& shape, const Wanted& wanted);
+std::int64_t bytes_of_block(const PoolShape& shape, const Wanted& wanted);
+// How many blocks are copied to a device together, while as many are read.
+inline constexpr std::int64_t kStagedBlocks = 16;
 
 // Bytes of one rank, beside what the process takes anyway. What is needed one after the other is not added.
 struct MemoryNeed {
   std::int64_t opening = 0;    // before any vector is read: ids are looked for twice
   std::int64_t loading = 0;    // what is known of every row; blocks of the threads, chunks that are inflated
+  std::int64_t staging = 0;    // beside, on the host where vectors go to a device: blocks on their way
   std::int64_t selecting = 0;  // what is known of every row; state of the engine, picks, rows on their way; at least
   std::int64_t streaming = 0;  // beside, where vectors are read again; at least
   std::int64_t vectors = 0;    // of its rows, and of those chosen among them, if all are in memory

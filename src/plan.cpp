@@ -67,6 +67,7 @@ class Planner {
     plan_.rows_per_rank = own_rows_;
     memory();
     if (on_gpu()) memory_of_gpu();
+    refuse_too_little_memory();
     if (!plan_.possible) return plan_;
     plan_.start = kLaunching * (machine_.start * (1 + kPerDoubling * std::log2(ranks_)));
     plan_.write = kWriting + Range::exactly(picks_ * kWrittenPick);
@@ -157,11 +158,14 @@ class Planner {
     if (!plan_.resident)
       plan_.memory_bytes =
           process + std::max(need.opening, need.streamed() + streaming_bytes(format_, own_rows_, room_)) + lists(room_);
-    plan_.possible = static_cast<double>(plan_.least_bytes) <= given;
-    if (!plan_.possible)
-      plan_.obstacle = fmt::format(
-          "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives {:.3f}: use {}",
-          in_gib(plan_.least_bytes), *request_.pool.memory_gib, what_would_do(given));
+  }
+
+  void refuse_too_little_memory() {
+    if (!request_.pool.memory_gib || static_cast<double>(plan_.least_bytes) <= *request_.pool.memory_gib * kGiB) return;
+    plan_.possible = false;
+    plan_.obstacle = fmt::format(
+        "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives {:.3f}: use {}",
+        in_gib(plan_.least_bytes), *request_.pool.memory_gib, what_would_do(*request_.pool.memory_gib * kGiB));
   }
 
   // --memory bounds what is used of it, too.
@@ -176,12 +180,21 @@ class Planner {
     plan_.device_least_bytes = need.least();
     plan_.device_bytes = plan_.resident ? need.most() : need.streamed() + streaming_bytes(format_, own_rows_, room_);
     plan_.device_bytes += lists_of(room_);
-    if (!plan_.possible || static_cast<double>(need.least()) <= given * kGiB) return;
+    if (!plan_.resident) stream_from_host();
+    if (static_cast<double>(need.least()) <= given * kGiB) return;
     plan_.possible = false;
     plan_.obstacle = fmt::format(
         "a rank needs at least {:.3f} GiB of a GPU, streaming all that can be streamed, and has {:.3f}: use more "
         "ranks, with a GPU for each, or --device cpu",
         in_gib(need.least()), given);
+  }
+
+  // What the host needs where rows stream to a GPU, for whichever reason: those that stay are there.
+  void stream_from_host() {
+    const MemoryNeed need = need_on(ranks_);
+    const std::int64_t most = std::max(need.opening, need.streamed());
+    plan_.memory_bytes = process_on(ranks_) + most;
+    plan_.least_bytes = in_use_on(ranks_) + most;
   }
 
   std::int64_t lists(double left) const { return on_gpu() ? 0 : lists_of(left); }  // of the host

@@ -37,9 +37,9 @@ struct Block {
   std::int64_t first, count, at;
 };
 
-std::vector<Block> blocks_of(const Ownership& own, std::int64_t row_bytes, std::int64_t bytes) {
+std::vector<Block> blocks_of(const Ownership& own, const PoolShape& shape, const Wanted& wanted) {
   constexpr std::int64_t tile = Ownership::kTileRows;
-  const std::int64_t rows = std::max<std::int64_t>(bytes / std::max<std::int64_t>(row_bytes, 1) / tile, 1) * tile;
+  const std::int64_t rows = bytes_of_block(shape, wanted) / bytes_of_row_read(shape, wanted) / tile * tile;
   std::vector<Block> blocks;
   std::int64_t at = 0;
   for (const Ownership::Run& run : own.runs())
@@ -190,7 +190,7 @@ class Loading {
   }
 
   void run() {
-    const std::vector<Block> blocks = blocks_of(opened_.own, bytes_of_row_read(shape_, wanted_), kBlockBytes);
+    const std::vector<Block> blocks = blocks_of(opened_.own, shape_, wanted_);
     if (streams_ || backend_.is_host_memory() || format_.row_bytes() == 0)
       read_group(blocks, {fields_.x.data(), fields_.a.data()});
     else
