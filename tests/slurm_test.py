@@ -1,4 +1,5 @@
 """jobs/ under a real Slurm on this machine (slurm_cluster.py): everything that may happen to a job in a night."""
+import json
 import os
 import signal
 import subprocess
@@ -56,13 +57,23 @@ def finished_job_has_its_batch_and_its_digest():
     job.expect_done(restarts=0)
     for part in ("seine 0.", "device cpu", "request: --pool", "2 ranks"):
         expect(part in job.said(), f"{part} is not in the log")
-    again = Job()  # the output is there: an error, and the output stays
-    again.wait()
+
+
+def output_that_exists_is_treated_as_by_seine():
+    job = Job()
+    job.expect_done(restarts=0)
+    job.submit()  # the same request: written again
+    job.expect_done(restarts=0)
     before = job.out.read_bytes()
+    job.words = ["--seed", "1"]
     job.submit()
     expect_equal(job.wait(), "FAILED", job.said())
     expect_equal(CLUSTER.job(job.number)["ExitCode"], "73:0", "exit code")
     expect_equal(job.out.read_bytes(), before, "output")
+    job.words = ["--seed", "1", "--force"]
+    job.submit()
+    expect_equal(job.wait(), "COMPLETED", job.said())
+    expect_equal(json.loads(job.out.read_text())["seed"], 1, "seed of the output")
 
 
 def time_limit_puts_the_job_back_and_it_resumes():
@@ -150,7 +161,7 @@ def job_waits_for_a_predecessor_that_is_not_dead():
     job.expect_done(restarts=2)
 
 
-def restarts_are_capped_and_a_done_job_is_not_done_again():
+def restarts_are_capped_and_a_done_job_gives_the_same_batch_again():
     job = Job(MOST_RESTARTS="0")
     job.has_checkpoint()
     CLUSTER.run("scancel", "--signal=USR1", job.number)
@@ -160,10 +171,10 @@ def restarts_are_capped_and_a_done_job_is_not_done_again():
     job.environment = {}
     job.submit()
     job.expect_done(restarts=0)
-    before = job.out.stat().st_mtime_ns
     CLUSTER.run("scontrol", "requeue", job.number)  # as a node does that fails between the output and the end
     expect_equal(job.wait(), "COMPLETED", job.said())
-    expect_equal(job.out.stat().st_mtime_ns, before, "the output was written again")
+    expect_equal(job.said().splitlines()[-1], f"digest {UNDISTURBED}", "last line")
+    expect("start 2 on" in job.said() and not job.checkpoint.exists(), job.said())
 
 
 def gpu_form_asks_for_a_gpu_a_rank():
@@ -262,12 +273,13 @@ def scaling_job_compares_what_all_ranks_choose():
     expect(judged.returncode == 1 and "DIGESTS DIFFER" in judged.stderr, judged.stderr)
 
 
-CASES = [finished_job_has_its_batch_and_its_digest, time_limit_puts_the_job_back_and_it_resumes,
+CASES = [finished_job_has_its_batch_and_its_digest, output_that_exists_is_treated_as_by_seine,
+         time_limit_puts_the_job_back_and_it_resumes,
          node_that_fails_costs_the_rounds_since_the_checkpoint,
          cancelled_job_keeps_its_checkpoint_and_goes_on_when_submitted_again,
          out_of_memory_is_a_failure_and_not_tried_for_ever, preempted_job_resumes_when_the_urgent_one_is_done,
          killed_rank_is_a_restart_from_the_checkpoint, job_waits_for_a_predecessor_that_is_not_dead,
-         restarts_are_capped_and_a_done_job_is_not_done_again,
+         restarts_are_capped_and_a_done_job_gives_the_same_batch_again,
          wrong_request_is_final, gpu_form_asks_for_a_gpu_a_rank, nights_go_through_slurm_and_a_killed_one_waits_for_its_job,
          cancelled_night_is_submitted_again_by_the_next_start, array_of_two_campaigns,
          scaling_job_compares_what_all_ranks_choose]
