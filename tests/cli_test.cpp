@@ -335,7 +335,7 @@ TEST(Plan, IsAJobScript) {
   EXPECT_TRUE(ended.out.starts_with("#!/bin/bash\n"));
   for (const char* part :
        {"# memory per rank", "# bytes read", "# rounds", "# seconds", "built in", "#SBATCH --ntasks=4\n",
-        "#SBATCH --cpus-per-task=2\n", "#SBATCH --mem-per-cpu=", "#SBATCH --time=0-00:", "\nsrun ",
+        "#SBATCH --cpus-per-task=2\n", "#SBATCH --mem-per-cpu=", "#SBATCH --time=0-00:", "\nsrun --mpi=pmix ",
         "--strategy k_center --batch 1000", "--seed 7", "--set first=random"})
     EXPECT_TRUE(has(ended.out, part)) << part << "\n" << ended.out;
   EXPECT_TRUE(has(ended.out, "--pending '" + pending + "'")) << ended.out;

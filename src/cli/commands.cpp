@@ -26,7 +26,7 @@ constexpr std::array kCommands{
       --strategy badge --batch 1000 --seed 7 --out batch.h5
   mpirun -n 4 seine select --pool 'pool/part-*.h5' --strategy k_center --set first=random \
       --score entropy --keep 10 --batch 500 --out batch.h5
-  srun seine select --config request.toml --reduce merge --out batch.h5)"},
+  srun --mpi=pmix seine select --config request.toml --reduce merge --out batch.h5)"},
     Row{"score", "Write an acquisition score for every row of a pool.", make_score,
         R"(Examples:
   seine score --pool pool.h5 --strategy margin --out scores
@@ -54,7 +54,7 @@ constexpr std::array kCommands{
         R"(Examples:
   seine plan --pool 'pool/part-*.h5' --strategy badge --batch 1000 --ranks 4 > job.sbatch
   seine plan --rows 100000000 --dim 768 --strategy k_center --batch 10000 --ranks 64 --memory 4
-  srun -n 1 seine plan --calibrate --config request.toml    # once, on a node as the jobs use
+  srun --mpi=pmix -n 1 seine plan --calibrate --config request.toml    # once, on a node as the jobs use
   seine plan --config request.toml --ranks 16 --json)"},
 };
 

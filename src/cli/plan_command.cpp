@@ -166,7 +166,7 @@ class PlanCommand : public Command {
 
   std::string command(const Plan& planned) const {
     const Request& request = request_.request;
-    return fmt::format("srun --cpus-per-task={} seine select{} {} --threads {} --out {}", planned.threads,
+    return fmt::format("srun --mpi=pmix --cpus-per-task={} seine select{} {} --threads {} --out {}", planned.threads,
                        request.pool.pool.empty() ? " --pool POOL..." : "", typed_, planned.threads,
                        request.out.empty() ? "batch.h5" : request.out);
   }
