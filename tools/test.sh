@@ -36,7 +36,7 @@ fi
 
 # Checks outside ctest count as one test each.
 passed=0 failed=0 skipped=0 notes=()
-sources() { find "$@" -name '*.hpp' -o -name '*.cpp' -o -name '*.cu'; }
+sources() { find "$@" -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h'; }
 check() { # check NAME COMMAND...
   if "${@:2}"; then ((++passed)); else ((++failed)) && notes+=("failed: $1"); fi
 }
