@@ -21,6 +21,7 @@
 #include "engines/rule_state.hpp"
 #include "engines/symmetric.hpp"
 #include "reading/loader.hpp"
+#include "seine/bytes.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/input.hpp"
@@ -132,7 +133,7 @@ class Calibration {
   }
 
   double fresh_byte() {
-    constexpr std::int64_t kBytes = std::int64_t{128} << 20;
+    constexpr std::int64_t kBytes = 128 * kMiB;
     return middle_seconds_of([&] {
              const Array<std::byte> memory(*backend_, kBytes);
              std::memset(memory.data(), 1, kBytes);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <future>
 
+#include "seine/bytes.hpp"
 #include "seine/error.hpp"
 #include "seine/order.hpp"
 #include "seine/ownership.hpp"
@@ -144,7 +145,7 @@ void RowArrays::find_norms(std::int64_t first, std::int64_t count) {
 }
 
 std::int64_t RowStore::piece_bytes(std::int64_t room) {
-  constexpr std::int64_t most = std::int64_t{8} << 20;
+  constexpr std::int64_t most = 8 * kMiB;
   return std::min(most, room / 16);
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "seine/bytes.hpp"
 #include "seine/comm.hpp"
 
 namespace seine {
@@ -36,7 +37,7 @@ class Ownership {
 // than that comes alone.
 template <class Work>
 void for_blocks(const Ownership& own, std::int64_t row_bytes, const Work& work) {
-  constexpr std::int64_t most_rows = 4096, most_bytes = 64 << 20;
+  constexpr std::int64_t most_rows = 4096, most_bytes = 64 * kMiB;
   const std::int64_t block = std::clamp<std::int64_t>(most_bytes / std::max<std::int64_t>(row_bytes, 1), 1, most_rows);
   for (const Ownership::Run& run : own.runs())
     for (std::int64_t at = 0; at < run.count; at += block) work(run.first + at, std::min(block, run.count - at));

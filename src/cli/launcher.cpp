@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <initializer_list>
 
+#include "seine/bytes.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -18,7 +19,7 @@ int launcher_rank() {
 }
 
 void check_launcher_room() {
-  constexpr double needed = 8 << 20;  // PMIx 3 and 4
+  constexpr double needed = 8 * kMiB;  // PMIx 3 and 4
   const char* folder = std::getenv("PMIX_SERVER_TMPDIR");
   struct statvfs system {};
   if (!folder || ::statvfs(folder, &system) != 0) return;
@@ -26,7 +27,7 @@ void check_launcher_room() {
   if (free < needed)
     throw Error(Exit::system, fmt::format("{}: MPI needs {:.0f} MiB for its temporary files, {:.1f} are free; $TMPDIR "
                                           "names another place",
-                                          folder, needed / (1 << 20), free / (1 << 20)));
+                                          folder, needed / kMiB, free / kMiB));
 }
 
 }  // namespace seine

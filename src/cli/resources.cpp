@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "atomic_file.hpp"
 #include "process_memory.hpp"
 #include "seine/bytes.hpp"
 
@@ -42,9 +42,7 @@ std::size_t hash_of(std::string_view bytes) {
 
 // The same for the ranks of a node.
 std::size_t host_key() {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return hash_of(host.data());
+  return hash_of(host_name());
 }
 
 // The ranks on this node. A launcher that binds ranks gives each its own CPUs, which must not be divided once more:
@@ -186,8 +184,7 @@ std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, 
   const int sharers = count_sharers(comm, memory);
   request.device_gib = own_device_gib(memory, sharers, given);
   if (request.device_gib)
-    why += fmt::format("; {:.1f} GiB are free, {:.1f} for {}", static_cast<double>(memory.free) / kGiB,
-                       *request.device_gib,
+    why += fmt::format("; {:.1f} GiB are free, {:.1f} for {}", in_gib(memory.free), *request.device_gib,
                        sharers > 1 ? fmt::format("each of {} ranks", sharers) : "this rank");
   terminal.info(why);
   return backend;

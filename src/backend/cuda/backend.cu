@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_backend.cuh"
 #include "backend/cuda/warp.cuh"
 #include "backend/plugin.hpp"
+#include "seine/bytes.hpp"
 
 namespace seine {
 namespace {
@@ -75,7 +76,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : device_(use_device(opt
   cudaMemPool_t pool;
   check(cudaDeviceGetDefaultMemPool(&pool, device_));
   // What is freed goes back to the device except so much: scratch memory of the calls below.
-  std::uint64_t kept = 256u << 20;
+  std::uint64_t kept = 256 * kMiB;
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept));
 
   char bus[32] = "";
@@ -86,7 +87,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : device_(use_device(opt
 std::string CudaBackend::describe() const {
   return std::string(properties_.name) + ", cuda device " + std::to_string(device_) + ", compute capability " +
          std::to_string(properties_.major) + "." + std::to_string(properties_.minor) + ", " +
-         std::to_string(properties_.totalGlobalMem >> 30) + " GiB";
+         std::to_string(properties_.totalGlobalMem / kGiB) + " GiB";
 }
 
 bool CudaBackend::is_idle() const {
