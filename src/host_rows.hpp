@@ -10,8 +10,6 @@ namespace seine {
 void distances2(const float* row, const float* others, std::int64_t count, std::int64_t dim, float* out);
 // Its inner products with vectors likewise, in float64.
 void wide_dots(const float* row, const double* others, std::int64_t count, std::int64_t dim, double* out);
-// Inner product in float64.
-double wide_dot(const double* x, const double* y, std::int64_t dim);
 
 // Canonical squared norm of a row in float64; `wide` receives the row.
 double squared_norm(const float* row, std::int64_t dim, std::vector<double>& wide);

@@ -48,6 +48,9 @@ const RowKernels& row_kernels();
 const RowKernels& row_kernels_avx2();
 const RowKernels* row_kernels_avx512();  // null where the compiler or the processor has none
 
+// Inner product in float64.
+double wide_dot(const double* x, const double* y, std::int64_t dim);
+
 // Bit i: values[i] < limit, for the first `count` of at most 32.
 std::uint32_t below(const float* values, std::int64_t count, float limit);
 

@@ -3,7 +3,6 @@
 
 #include "backend/avx2_mask.hpp"
 #include "backend/row_kernel_blocks.hpp"
-#include "host_rows.hpp"
 
 namespace seine {
 namespace {

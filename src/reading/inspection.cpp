@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "host_rows.hpp"
 #include "reading/duplicate_ids.hpp"
 #include "reading/pool_header.hpp"
 #include "seine/error.hpp"
@@ -75,13 +76,6 @@ void add_to_histogram(std::vector<std::int64_t>& histogram, std::int64_t label) 
   ++histogram[static_cast<std::size_t>(label)];
 }
 
-double norm_of(const float* row, std::int64_t dim) {
-  double lane[kLanes] = {};
-  for (std::int64_t c = 0; c < dim; ++c)
-    lane[c % kLanes] = fused(static_cast<double>(row[c]), static_cast<double>(row[c]), lane[c % kLanes]);
-  return std::sqrt(fold_lanes(lane));
-}
-
 void add_norm(Findings& findings, double norm) {
   findings.smallest = std::min(findings.smallest, norm);
   findings.largest = std::max(findings.largest, norm);
@@ -100,9 +94,11 @@ void inspect_embeddings(const PoolFiles& files, std::int64_t first, std::int64_t
         from, n, std::span(rows).subspan(static_cast<std::size_t>(at * dim), static_cast<std::size_t>(n * dim)));
     std::fill_n(usable.begin() + at, n, std::uint8_t{1});
   });
+  std::vector<double> wide;
   for (std::int64_t i = 0; i < count; ++i) {
     if ((first + i) % Ownership::kTileRows == 0) findings.tile_norms.push_back(0);
-    if (usable[static_cast<std::size_t>(i)]) add_norm(findings, norm_of(rows.data() + i * dim, dim));
+    if (usable[static_cast<std::size_t>(i)])
+      add_norm(findings, std::sqrt(squared_norm(rows.data() + i * dim, dim, wide)));
   }
 }
 
