@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What `seine plan` says beside what `seine select` takes: the ten strategies, two sizes each, in memory and streamed.
+"""What `seine plan` says beside what `seine select` takes: every strategy, two sizes each, in memory and streamed.
 
 Memory is the largest resident size of a rank, as /timing has it; the run is given what is planned for it, as #SBATCH
 lines would. Seconds are those of the whole process by the clock, which is only fair on
@@ -29,13 +29,16 @@ POOLS = {  # name: options of synth
 }
 CHUNKS = {"large in chunks": ("large", 8 << 20)}  # of another pool, compressed in chunks of so many bytes
 SIZES = {"bald": [("passes", 500), ("many passes", 1000)], "facility_location": [("few", 100), ("some", 200)]}
-STRATEGIES = ["random", "entropy", "least_confidence", "margin", "bald", "k_center", "k_means_pp", "badge",
-              "facility_location", "log_det"]  # fmt: skip
-CASES = [(strategy, pool, batch, []) for strategy in STRATEGIES
-         for pool, batch in SIZES.get(strategy, [("small", 500), ("large", 1000)])]  # fmt: skip
 STREAMED = ["--memory", "0.15"]  # GiB
-CASES += [(strategy, "large", 1000, STREAMED) for strategy in ("k_center", "k_means_pp", "badge")]
-CASES += [(strategy, "large in chunks", 1000, STREAMED) for strategy in ("k_center", "badge")]
+
+
+def cases_of(binary):
+    """Strategy, pool, batch and further words of each."""
+    listed = subprocess.run([binary, "strategies", "--json"], check=True, capture_output=True)
+    cases = [(strategy["name"], pool, batch, []) for strategy in json.loads(listed.stdout)
+             for pool, batch in SIZES.get(strategy["name"], [("small", 500), ("large", 1000)])]  # fmt: skip
+    cases += [(strategy, "large", 1000, STREAMED) for strategy in ("k_center", "k_means_pp", "badge")]
+    return cases + [(strategy, "large in chunks", 1000, STREAMED) for strategy in ("k_center", "badge")]
 
 
 def compress(source, path, chunk_bytes):
@@ -101,7 +104,7 @@ def run(folder, binary, threads, only="", repeats=2):
     constants = folder / "machine.json"
     subprocess.run([binary, "plan", "--quiet", "--calibrate", "--calibration", constants, "--rows", "1000", "--strategy",
                     "random", "--batch", "1"], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-    return [run_case(folder, binary, threads, constants, *case, repeats) for case in CASES if only in case[0]]
+    return [run_case(folder, binary, threads, constants, *case, repeats) for case in cases_of(binary) if only in case[0]]
 
 
 def ratio(result, what):

@@ -15,7 +15,7 @@ import sys
 import traceback
 
 from campaign import Campaign
-from files import CANNOT_CREATE, CONFIG, INTERNAL, LATER, USAGE, Stop, counted, say, utc_now
+from files import CANNOT_CREATE, CONFIG, INTERNAL, IO_ERROR, LATER, USAGE, Stop, counted, say, utc_now
 from ledger import Ledger
 from night import Interrupted, Night
 from published import check_published, ids_of, is_whole, publish, remove_published
@@ -171,8 +171,8 @@ def main():
         say(f"stopped: {interrupted}; the next start goes on (exit {LATER})")
         return LATER
     except OSError as error:
-        say(f"stopped: {error} (exit 74)")
-        return 74
+        say(f"stopped: {error} (exit {IO_ERROR})")
+        return IO_ERROR
     except Exception:  # a bug, told as one
         traceback.print_exc()
         return INTERNAL

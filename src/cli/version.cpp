@@ -8,14 +8,11 @@
 
 #include "seine/backend.hpp"
 
-// What every target is compiled with (CMakeLists.txt, seine_flags).
-#ifndef SEINE_BUILD_FLAGS
-#define SEINE_BUILD_FLAGS "-march=x86-64-v3 -ffp-contract=off"
-#endif
-
 namespace seine {
 
 std::string version_text() {
+  // Of every target (CMakeLists.txt, seine_flags).
+  constexpr std::string_view kBuildFlags = "-march=x86-64-v3 -ffp-contract=off";
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
 
@@ -30,7 +27,7 @@ std::string version_text() {
       "HDF5: {}.{}.{}\n"
       "MPI: {}\n"
       "CUDA: {}\n",
-      SEINE_VERSION, SEINE_BUILD_TYPE, __VERSION__, SEINE_BUILD_FLAGS, major, minor, release,
+      SEINE_VERSION, SEINE_BUILD_TYPE, __VERSION__, kBuildFlags, major, minor, release,
       mpi_text.substr(0, mpi_text.find_first_of(",\n")), cuda_build_info());
 }
 
