@@ -184,7 +184,7 @@ void require_complete(const Batch& batch) {
 
 enum class Content { nothing, batch, table, foreign };  // table: a batch as .csv, which does not name its request
 
-Content content_of(std::string_view bytes, const std::string& path) {
+Content recognise(std::string_view bytes, const std::string& path) {
   if (bytes.empty()) return Content::nothing;
   if (bytes.starts_with(kCsvHeader)) return Content::table;
   if (bytes.starts_with(fmt::format("{{\n\"format\": \"{}\"", kFormat))) return Content::batch;
@@ -213,7 +213,7 @@ std::string loss(const Request& request) {
   std::string bytes(64, '\0');
   file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   bytes.resize(static_cast<std::size_t>(file.gcount()));
-  const Content content = file.is_open() ? content_of(bytes, request.out) : Content::foreign;
+  const Content content = file.is_open() ? recognise(bytes, request.out) : Content::foreign;
   if (content == Content::nothing) return "";
   if (content == Content::foreign) return "a file that is not a batch of seine";
   if (content == Content::table) return goes_on(request) ? "" : "a batch that may be of another request";

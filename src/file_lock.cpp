@@ -22,7 +22,7 @@ std::string who_am_i() {
   return fmt::format("process {} on {} since {:%Y-%m-%dT%H:%M:%SZ}", ::getpid(), host_name(), fmt::gmtime(now));
 }
 
-std::string content_of(const Descriptor& file) {
+std::string holder_named_in(const Descriptor& file) {
   std::array<char, 512> text{};
   const ssize_t size = ::pread(file.number(), text.data(), text.size(), 0);
   return size > 0 ? std::string(text.data(), static_cast<std::size_t>(size)) : "another run";
@@ -46,7 +46,7 @@ bool FileLock::take() {
   if (!file_) return true;
   if (::flock(file_.number(), LOCK_EX | LOCK_NB) != 0) {
     const int reason = errno;
-    const std::string holder = content_of(file_);
+    const std::string holder = holder_named_in(file_);
     file_ = {};
     if (reason == EINTR) return false;
     if (reason != EWOULDBLOCK) return true;

@@ -4,14 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "atomic_file.hpp"
+#include "file_content.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -19,18 +17,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Absent where there is no such file.
-std::optional<std::string> content_of(const std::string& path) {
-  errno = 0;
+// The content of a checkpoint; absent where there is none.
+std::optional<std::string> bytes_at(const std::string& path) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) return std::nullopt;
-  std::ifstream file(path, std::ios::binary);
-  if (!file && errno == ENOENT) return std::nullopt;
-  std::ostringstream text;
-  if (file && file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
-  if (file.bad() || text.bad() || !file.is_open())
-    throw Error(Exit::no_input, fmt::format("{}: {}", path, std::generic_category().message(errno ? errno : EIO)));
-  return text.str();
+  return read_file(path);
 }
 
 // What decides the batch, key by key. Paths do not: what they lead to has facts of its own.
@@ -73,7 +64,7 @@ void Resume::read(const Request& request) {
   comm_.agree([&] {
     if (!comm_.is_root()) return;
     if (request.restart) return discard(request.force);
-    const std::optional<std::string> newest = content_of(path_);
+    const std::optional<std::string> newest = bytes_at(path_);
     if (newest) {
       try {
         Checkpoint::from_bytes(*newest, path_);
@@ -81,13 +72,13 @@ void Resume::read(const Request& request) {
         bytes = *newest;
         return;
       } catch (const Error& error) {
-        const std::optional<std::string> older = content_of(previous());
+        const std::optional<std::string> older = bytes_at(previous());
         if (!older) throw Error(error.code(), fmt::format("{}; --restart discards it", error.what()));
         console_.warn(fmt::format("{}; going on from the older {}", error.what(), previous()));
       }
     }
     // Without the newest: a run that was killed while it wrote.
-    bytes = content_of(previous()).value_or("");
+    bytes = bytes_at(previous()).value_or("");
     if (!bytes.empty()) Checkpoint::from_bytes(bytes, previous());
   });
   comm_.broadcast(bytes);
@@ -98,7 +89,7 @@ void Resume::read(const Request& request) {
 // Removes what is a checkpoint; another file may be dear to somebody.
 void Resume::discard(bool force) const {
   for (const std::string& path : {path_, previous()}) {
-    const std::optional<std::string> content = content_of(path);
+    const std::optional<std::string> content = bytes_at(path);
     if (!content) continue;
     const bool is_ours = Checkpoint::begins(*content) || content->empty();
     if (!is_ours && !force)

@@ -6,29 +6,20 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
+#include <optional>
 #include <set>
-#include <sstream>
 
+#include "file_content.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
 namespace {
 
-std::string content(const std::string& path) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (file) text << file.rdbuf();
-  if (!file || text.bad() || text.fail())  // an empty file fails too, and is a file without keys
-    if (errno != 0) throw Error(Exit::no_input, fmt::format("{}: {}", path, std::strerror(errno)));
-  return text.str();
-}
-
 toml::table parse(const std::string& path) {
-  const std::string text = content(path);
+  const std::optional<std::string> text = read_file(path);
+  if (!text) throw Error(Exit::no_input, fmt::format("{}: {}", path, std::strerror(ENOENT)));
   try {
-    return toml::parse(text, path);
+    return toml::parse(*text, path);
   } catch (const toml::parse_error& error) {
     throw Error(Exit::usage, fmt::format("{}:{}: not valid TOML: {}", path, error.source().begin.line,
                                          std::string(error.description())));

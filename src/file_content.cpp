@@ -1,0 +1,25 @@
+#include "file_content.hpp"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <fstream>
+#include <sstream>
+#include <system_error>
+
+#include "seine/error.hpp"
+
+namespace seine {
+
+std::optional<std::string> read_file(const std::string& path) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file && errno == ENOENT) return std::nullopt;
+  std::ostringstream text;
+  if (file && file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
+  if (file.bad() || text.bad() || !file.is_open())
+    throw Error(Exit::no_input, fmt::format("{}: {}", path, std::generic_category().message(errno ? errno : EIO)));
+  return text.str();
+}
+
+}  // namespace seine
