@@ -234,21 +234,26 @@ void Pool::for_own(std::span<const std::int64_t> rows,
   }
 }
 
+Pool::Located Pool::locate(std::span<const std::int64_t> rows) const {
+  Located found;
+  for_own(rows, [&](std::int64_t own_row, std::size_t i) {
+    found.positions.push_back(own_row);
+    found.places.push_back(static_cast<std::int64_t>(i));
+  });
+  found.places = comm_->gather(std::span<const std::int64_t>(found.places));
+  require(found.places.size() == rows.size(), "every fetched row is in the pool once");
+  return found;
+}
+
 std::vector<std::byte> Pool::fetch_with(std::span<const std::int64_t> rows, std::size_t item,
                                         const GatherOwn& gather_own) const {
-  std::vector<std::int64_t> positions, places;
-  for_own(rows, [&](std::int64_t own_row, std::size_t i) {
-    positions.push_back(own_row);
-    places.push_back(static_cast<std::int64_t>(i));
-  });
-  std::vector<std::byte> mine(positions.size() * item);
-  if (!mine.empty()) gather_own(positions, mine.data());
-  const std::vector<std::int64_t> all_places = comm_->gather(std::span<const std::int64_t>(places));
+  const Located found = locate(rows);
+  std::vector<std::byte> mine(found.positions.size() * item);
+  if (!mine.empty()) gather_own(found.positions, mine.data());
   const std::vector<std::byte> all = comm_->gather(std::span<const std::byte>(mine));
-  require(all_places.size() == rows.size(), "every fetched row is in the pool once");
   std::vector<std::byte> out(rows.size() * item);
-  for (std::size_t i = 0; i < all_places.size() && item; ++i)
-    std::memcpy(out.data() + static_cast<std::size_t>(all_places[i]) * item, all.data() + i * item, item);
+  for (std::size_t i = 0; i < found.places.size() && item; ++i)
+    std::memcpy(out.data() + static_cast<std::size_t>(found.places[i]) * item, all.data() + i * item, item);
   return out;
 }
 
@@ -261,15 +266,9 @@ std::vector<std::byte> Pool::fetch_items(std::span<const std::int64_t> rows, con
 
 // What other ranks hold stays on devices until all of it is here; the host gets a copy, as it does without a link.
 Packed Pool::fetch_by(const DeviceLink& link, std::span<const std::int64_t> rows) const {
-  std::vector<std::int64_t> positions, places;
-  for_own(rows, [&](std::int64_t own_row, std::size_t i) {
-    positions.push_back(own_row);
-    places.push_back(static_cast<std::int64_t>(i));
-  });
-  const auto own_count = static_cast<std::int64_t>(places.size());
+  const Located found = locate(rows);
+  const auto own_count = static_cast<std::int64_t>(found.positions.size());
   const std::vector<std::int64_t> counts = comm_->gather(std::span(&own_count, 1));
-  const std::vector<std::int64_t> all_places = comm_->gather(std::span<const std::int64_t>(places));
-  require(all_places.size() == rows.size(), "every fetched row is in the pool once");
   const auto ascending = [](std::size_t count) {
     std::vector<std::int64_t> numbers(count);
     std::iota(numbers.begin(), numbers.end(), 0);
@@ -280,11 +279,11 @@ Packed Pool::fetch_by(const DeviceLink& link, std::span<const std::int64_t> rows
     if (item == 0) return sorted;
     const Array<std::byte> mine(*backend_, own_count * static_cast<std::int64_t>(item));
     const Array<std::byte> all(*backend_, static_cast<std::int64_t>(rows.size() * item));
-    backend_->scatter(from.data, item, positions, mine.data(), ascending(positions.size()));
+    backend_->scatter(from.data, item, found.positions, mine.data(), ascending(found.positions.size()));
     std::vector<std::size_t> bytes;
     for (const std::int64_t count : counts) bytes.push_back(static_cast<std::size_t>(count) * item);
     link.gather(mine.data(), bytes, all.data());
-    backend_->scatter(all.data(), item, ascending(rows.size()), sorted.data(), all_places);
+    backend_->scatter(all.data(), item, ascending(rows.size()), sorted.data(), found.places);
     return sorted;
   };
   const RowFormat& format = store_.format();

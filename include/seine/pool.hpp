@@ -109,6 +109,11 @@ class Pool {
   void for_own(std::span<const std::int64_t> rows, const std::function<void(std::int64_t, std::size_t)>& visit) const;
 
  private:
+  // Of rows asked for: positions of those that are here, and, rank after rank, places in the list of those of all.
+  struct Located {
+    std::vector<std::int64_t> positions, places;
+  };
+  Located locate(std::span<const std::int64_t> rows) const;  // collective
   using GatherOwn = std::function<void(std::span<const std::int64_t> positions, std::byte* out)>;
   std::vector<std::byte> fetch_with(std::span<const std::int64_t> rows, std::size_t item, const GatherOwn& own) const;
   Packed fetch_by(const DeviceLink& link, std::span<const std::int64_t> rows) const;
