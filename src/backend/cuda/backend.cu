@@ -23,7 +23,6 @@ __global__ void move_units(const Unit* from, std::int64_t units, const std::int6
   }
 }
 
-// What of CUDA's faults is ours (70), what is want of memory (71), and what is the device's (69).
 Exit exit_of(cudaError_t fault) {
   switch (fault) {
     case cudaErrorMemoryAllocation:

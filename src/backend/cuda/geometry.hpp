@@ -37,8 +37,7 @@ constexpr Grid apply_grid(std::int64_t rows, int multiprocessors) {
   return {std::min(blocks(rows, kWarps * kWarpRows).x, static_cast<unsigned>(multiprocessors * kBlocksEach))};
 }
 
-// Of gains: a block owns kGainGroups * kTilePicks candidates and every so many-th stripe of ground rows; its warps are
-// kGainGroups groups of candidates by kGainStripes tiles of rows, so that a row serves several groups from L1.
+// Of gains; add_gains says what a block owns.
 inline constexpr int kGainGroups = 4;
 inline constexpr int kGainStripes = kWarps / kGainGroups;
 constexpr Grid gain_grid(std::int64_t candidates, std::int64_t rows, int multiprocessors) {
