@@ -131,8 +131,7 @@ Json json_of(const Certificate& certificate) {
 Json json_of(const Timing& timing) {
   return {{"read", timing.read},     {"select", timing.select}, {"certificate", timing.certificate},
           {"write", timing.write},   {"ranks", timing.ranks},   {"threads", timing.threads},
-          {"device", timing.device}, {"share", timing.share},
-          {"memory", timing.memory}};
+          {"device", timing.device}, {"share", timing.share},   {"memory", timing.memory}};
 }
 
 std::string json_text_of(const Batch& batch, const std::string& created) {

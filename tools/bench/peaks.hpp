@@ -1,5 +1,5 @@
-// What this machine can do at most, measured: the bounds that kernels.cpp holds the kernels against. Of the processor in
-// peaks.cpp, of a GPU in card_peaks.cpp.
+// What this machine can do at most, measured: the bounds that kernels.cpp holds the kernels against. Of the processor
+// in peaks.cpp, of a GPU in card_peaks.cpp.
 #pragma once
 
 struct Peaks {
