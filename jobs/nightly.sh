@@ -14,8 +14,11 @@ PYTHON=${PYTHON:-python3}       # 3.11 or later, with the module xxhash (Debian:
 set -euo pipefail
 # shellcheck disable=SC1090
 [[ -z $PROLOGUE ]] || source "$PROLOGUE"
-"$PYTHON" -c 'import tomllib, xxhash' 2>/dev/null || {
-  echo "nightly: stopped: PYTHON=$PYTHON is not 3.11 or later with the module xxhash (exit 78)" >&2
-  exit 78
-}
+for module in tomllib xxhash; do
+  "$PYTHON" -c "import $module" 2>/dev/null || {
+    echo "nightly: stopped: PYTHON=$PYTHON has no module $module; 3.11 or later with xxhash has, say" \
+      "PYTHON=/usr/bin/python3 with Debian's python3-xxhash (exit 78)" >&2
+    exit 78
+  }
+done
 exec "$PYTHON" "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/nightly" "$@"

@@ -145,6 +145,7 @@ class Planner {
     const std::int64_t process = process_on(ranks_), in_use = in_use_on(ranks_);
     plan_.resident_bytes = process + std::max(need.opening, need.most());
     plan_.least_bytes = in_use + std::max(need.opening, need.least());
+    plan_.resident_bytes = std::max(plan_.resident_bytes, plan_.least_bytes);
     if (!request_.pool.memory_gib) {
       room_ = room_for_lists(need);
       plan_.memory_bytes = plan_.resident_bytes + (on_gpu() ? 0 : static_cast<std::int64_t>(room_));

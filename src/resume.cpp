@@ -73,7 +73,9 @@ void Resume::read(const Request& request) {
         return;
       } catch (const Error& error) {
         const std::optional<std::string> older = bytes_at(previous());
-        if (!older) throw Error(error.code(), fmt::format("{}; --restart discards it", error.what()));
+        if (!older)
+          throw Error(error.code(), fmt::format("{}; --restart{} discards it", error.what(),
+                                                Checkpoint::begins(*newest) || newest->empty() ? "" : " --force"));
         console_.warn(fmt::format("{}; going on from the older {}", error.what(), previous()));
       }
     }

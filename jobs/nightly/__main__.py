@@ -126,6 +126,8 @@ def act(asked):
     else:
         # What was published and is not in the ledger comes first: an append died, or the ledger is out of a backup.
         dates = sorted({path.name for path in campaign.publish.glob("????-??-??")} - ledger.state().keys())
+        if asked.night and asked.night > str(asked.today or datetime.date.today()):
+            raise Stop(USAGE, f"{asked.night} is not yet")
         wanted = [asked.night] if asked.night else due_nights(campaign, ledger, asked.today)
         dates += [date for date in wanted if date not in published.union(dates)]
         run_nights(campaign, ledger, dates, lock)

@@ -78,7 +78,7 @@ class Ledger:
                          if other["night"] == event["night"] and other["at"] > event["at"])
                 events.insert(next(later, len(events)), event)
         if path.exists():
-            say(f"the damaged ledger is kept as {move_aside(path, 'damaged')}")
+            say(f"the ledger as it was is kept as {move_aside(path, 'damaged')}")
         temporary = path.with_name(path.name + ".new")
         temporary.write_bytes(b"")
         ledger = cls(temporary)

@@ -127,11 +127,12 @@ class Night:
             if code in FINAL_CODES:
                 raise Stop(code, f"{self.date}: {what} ended with {code}; see {self.folder / 'log'}")
             say(f"{self.date}: {what} ended with {code} and without a batch")
-        said = (self.folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        lines = (self.folder / "log").read_text(encoding="utf-8", errors="replace").splitlines()
+        said = next((line.strip() for line in reversed(lines) if line.strip(" -*")), "nothing")  # launchers draw rules
         attempts = counted(self.campaign.run["attempts"], "attempt")
         raise Stop(LATER if self.progress() != before else UNAVAILABLE,
                    f"{self.date}: no batch after {attempts}; the next start goes on from the checkpoint, if there is "
-                   f"one; {self.folder / 'log'} ends with {said}")
+                   f"one; {self.folder / 'log'} ends with \"{said}\"")
 
     def progress(self):
         """Changes when a checkpoint is written."""
