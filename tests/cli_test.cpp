@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "launching.hpp"
@@ -418,6 +419,29 @@ TEST(Memory, LargerPoolsAreStreamedToTheSameBatch) {
   EXPECT_EQ(streamed.out, resident.out);
   EXPECT_EQ(impossible.code, 71);
   EXPECT_TRUE(has(impossible.err, "--memory gives 0.010")) << impossible.err;
+}
+
+// By the least that plan names for them.
+TEST(Memory, IsEnoughWhereChunksAreSmallAndWhereTheGroundIsASample) {
+  const Folder folder;
+  const std::vector<std::string> paths =
+      write_pool(random_pool(20000, 4, 10, 0, 3), {.chunk_rows = 1, .gzip = 1}, folder.path());
+  for (const Words& strategy : {Words{"entropy"}, Words{"facility_location", "--set", "ground=100"}}) {
+    SCOPED_TRACE(strategy[0]);
+    Words words{"--pool", paths[0], "--batch", "20", "--threads", "1", "--device", "cpu", "--strategy"};
+    append(words, strategy);
+    Words planning{"plan", "--json"}, selecting{"select", "--out", folder / (strategy[0] + ".json")};
+    append(planning, words);
+    append(selecting, words);
+    const Ended planned = run(planning);
+    ASSERT_EQ(planned.code, 0) << planned.err;
+    const double least = nlohmann::json::parse(planned.out).at("least_memory_bytes").get<double>() + 3e5;
+    append(selecting, {"--memory", std::to_string(least / (1 << 30))});
+    const Ended selected = run(selecting);
+    ASSERT_EQ(selected.code, 0) << selected.err;
+    const auto batch = nlohmann::json::parse(content(folder / (strategy[0] + ".json")));
+    EXPECT_LE(batch.at("timing").at("memory").get<double>(), 1.08 * least);
+  }
 }
 
 TEST(StandardOutput, ThatCannotBeWrittenIsAnError) {

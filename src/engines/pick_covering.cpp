@@ -308,9 +308,11 @@ EngineState covering_state(const PoolShape& pool, std::int64_t ground_rows) {
   constexpr std::int64_t kTimes = 3;  // that what is brought up to date is there, as it comes from all ranks
   const bool is_bounded = CoverageBound::pays(ground_rows, pool.dim);
   const std::int64_t shadow = is_bounded ? Shadows::most(pool.dim) * kFloat : 0;
-  // Levels of coverage of ground rows, each in a list of its own.
-  const std::int64_t of_ground = 183 + (ground_rows < pool.rows ? shadow : 0);
-  return {33 + shadow + of_ground * ground_rows / std::max<std::int64_t>(pool.rows, 1),
+  // What is known of a candidate, and once more where the best are looked for; levels of coverage of a ground row, in a
+  // list of its own.
+  constexpr std::int64_t kOfCandidate = 130, kOfGround = 86;
+  const std::int64_t of_ground = kOfGround + (ground_rows < pool.rows ? shadow : 0);
+  return {kOfCandidate + shadow + of_ground * ground_rows / std::max<std::int64_t>(pool.rows, 1),
           kTimes * std::min(kGainsTogether, pool.rows) * pool.dim * kFloat +
               (is_bounded ? CoverageBound::most_bytes(pool.dim) : 0)};
 }

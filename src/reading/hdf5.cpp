@@ -145,11 +145,30 @@ void release_memory() {
   H5garbage_collect();
 }
 
+namespace {
+
+// Where chunks are many and small, their index is larger than they are: a little of it is kept.
+Id access_to_files() {
+  constexpr std::size_t kFewest = 64 << 10, kFirst = 256 << 10, kMost = 1 << 20;
+  Id access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5AC_cache_config_t index{};
+  index.version = H5AC__CURR_CACHE_CONFIG_VERSION;
+  if (H5Pget_mdc_config(access.get(), &index) < 0) return access;
+  index.set_initial_size = true;
+  index.initial_size = kFirst;
+  index.min_size = kFewest;
+  index.max_size = kMost;
+  H5Pset_mdc_config(access.get(), &index);
+  return access;
+}
+
+}  // namespace
+
 Id open_file(const std::string& path) {
   quieten();
   add_lzf();
   RawFile{path};  // says more about a file that cannot be opened
-  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access_to_files().get());
   if (file >= 0) return Id(file, H5Fclose);
   const Reason reason = last_reason();
   if (reason.no_memory) throw Error(Exit::system, fmt::format("{}: cannot be read: {}", path, reason.text));

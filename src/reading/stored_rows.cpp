@@ -77,8 +77,14 @@ void StoredRows::read_library(const Slab& slab, std::int64_t first, std::int64_t
                      : column.kind == Kind::f64         ? H5T_NATIVE_DOUBLE
                      : column.kind == Kind::unsigned_64 ? H5T_NATIVE_UINT64
                                                         : H5T_NATIVE_INT64;
-  h5::read_rows(from, type, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count), out,
-                layout_.path(slab.file), layout_.name(slab.file, slab.which));
+  // The library notes some 2 KiB for each chunk of a reading.
+  constexpr std::int64_t kChunksAtOnce = 64;
+  const std::int64_t at_once = column.chunk_rows > 0 ? kChunksAtOnce * column.chunk_rows : count;
+  for (std::int64_t at = 0; at < count; at += at_once)
+    h5::read_rows(from, type, static_cast<std::uint64_t>(first + at),
+                  static_cast<std::uint64_t>(std::min(at_once, count - at)),
+                  static_cast<std::byte*>(out) + at * column.row_bytes(), layout_.path(slab.file),
+                  layout_.name(slab.file, slab.which));
 }
 
 std::vector<std::string> StoredRows::read_texts(const Slab& slab) const {
