@@ -255,6 +255,46 @@ def death_between_any_two_steps_changes_nothing():
         one.expect_sound([ONE, TWO, THREE])
 
 
+def night_made_again_survives_the_loss_of_its_line():
+    with campaign() as one:
+        one.nightly("--today", TWO)
+
+        def lose_line_of(made_again, torn):
+            one.nightly("--night", made_again)
+            before, ids = one.ledger.read_bytes(), one.batch(made_again)["ids"]
+            one.ledger.write_bytes(before[:before.rstrip().rindex(b"\n") + 1 + torn])
+            expect(f"{made_again}  begun" in one.nightly("--status", "--today", TWO, code=75), "status")
+            one.nightly("--skip", made_again, "--why", "it is published", code=64)
+            one.nightly("--today", TWO, says=f"published {made_again}")
+            one.expect_sound([ONE, TWO])
+            expect_equal((one.ledger.read_bytes(), one.batch(made_again)["ids"]), (before, ids), "the line again")
+            one.nightly("--today", TWO, says="nothing to do")
+        for night in (ONE, TWO):
+            for torn in (0, 40):
+                one.nightly("--withdraw", night, "--why", "to be made again")
+                lose_line_of(night, torn)
+
+
+def withdrawal_that_died_is_brought_to_its_end():
+    with campaign() as one:
+        one.nightly("--today", TWO)
+        night, published = one.folder / "nights" / TWO, one.published / TWO
+        for moved in ([], [published]):
+            copies = [(path, one.base / path.parent.name) for path in (night, published)]
+            for path, copy in copies:
+                shutil.copytree(path, copy)
+            one.nightly("--withdraw", TWO, "--why", "once more")
+            for path, copy in copies:
+                if path not in moved:
+                    shutil.copytree(copy, path)
+                shutil.rmtree(copy)
+            one.nightly("--today", TWO, says="nothing to do")
+            one.expect_sound([ONE])
+            expect(not night.exists(), "the batch that was withdrawn would be published again")
+            one.nightly("--night", TWO, says="begins: 0 labelled, 10 pending")
+            one.expect_sound([ONE, TWO])
+
+
 def damaged_publication_is_put_right():
     with campaign() as one:
         one.nightly("--today", TWO)

@@ -60,10 +60,6 @@ class Night:
     def is_checked(self):
         return (self.folder / "checked").exists()
 
-    def record(self):
-        """What the ledger will say of it, once it is checked."""
-        return json.loads((self.folder / "checked/record.json").read_text(encoding="utf-8"))
-
     # - the request, frozen so that a night that is resumed asks the same -
 
     def prepare(self):
