@@ -295,6 +295,20 @@ def withdrawal_that_died_is_brought_to_its_end():
             one.expect_sound([ONE, TWO])
 
 
+def night_that_began_before_others_were_published_starts_over():
+    with campaign(run='launch = ["false"]\nattempts = 1') as one:
+        one.nightly("--today", ONE, code=69)
+        one.write(run='launch = ["env"]')
+        one.nightly("--night", TWO)
+        one.nightly("--night", ONE, says="other nights have chosen ids since it began; it starts over")
+        one.expect_sound([ONE, TWO])
+        one.write(run='launch = ["false"]\nattempts = 1')
+        one.nightly("--today", THREE, code=69)
+        (one.labels / "a.txt").write_text("\n".join(one.batch(ONE)["ids"]))
+        one.write(run='launch = ["env"]')
+        one.nightly("--today", THREE, says="goes on where it stopped")  # no id was chosen since
+
+
 def damaged_publication_is_put_right():
     with campaign() as one:
         one.nightly("--today", TWO)

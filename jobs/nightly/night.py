@@ -66,15 +66,19 @@ class Night:
         """True where the night begins with this start."""
         request = self.request_text()
         if self.request.exists():
-            if self.request.read_text(encoding="utf-8") == request:
+            if self.request.read_text(encoding="utf-8") != request:
+                changed = "the campaign file has changed"
+            elif not self.batch.exists() and self.lists_lack_ids():
+                changed = "other nights have chosen ids"
+            else:
                 say(f"{self.date}: goes on where it stopped")
                 return False
-            say(f"{self.date}: the campaign file has changed since it began; it starts over")
+            say(f"{self.date}: {changed} since it began; it starts over")
             move_aside(self.folder, "abandoned")
         pool = self.campaign.pool_files()
         self.check_growth(pool)
         labelled = self.campaign.labelled_ids()
-        published = [each for ids in self.chosen.values() for each in ids]
+        published = self.published_before()
         key = key_of(published)
         back = {key(each) for each in labelled}
         pending = [each for each in published if each not in back]
@@ -91,6 +95,16 @@ class Night:
         say(f"{self.date}: begins: {len(labelled)} labelled, {len(pending)} pending, "
             f"{counted(len(pool), 'file')} of the pool")
         return True
+
+    def published_before(self):
+        return [each for ids in self.chosen.values() for each in ids]
+
+    def lists_lack_ids(self):
+        """Whether an id was chosen since the lists were frozen: the selection might choose it again."""
+        published = self.published_before()
+        key = key_of(published)
+        frozen = {key(each) for name in ("labelled.csv", "pending.csv") for each in read_ids(str(self.folder / name))}
+        return not frozen.issuperset(published)
 
     def request_text(self):
         options = {**self.campaign.select, "pool": [str(self.pool)], "labelled": [str(self.folder / "labelled.csv")],
