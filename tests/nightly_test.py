@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -379,6 +380,24 @@ def batch_that_is_not_what_it_says_is_not_published():
         expect_equal(one.batch(ONE)["digest"], json.loads(whole)["digest"], "digest")
 
 
+def check_that_cannot_be_run_says_nothing_of_the_batch():
+    with campaign() as one:
+        for check, code, says in (("no-such-program", 69, "No such file"), ("false", 69, "ended with 1 and no verdict"),
+                                  ("true", 69, "ended with 0 and no verdict")):
+            one.write(run=f'launch = ["env"]\ncheck = ["{check}"]')
+            one.nightly("--today", ONE, code=code, says=says)
+            kept = one.folder / "nights" / ONE / "batch.json"
+            expect(kept.exists() and not one.nights(), "the batch is neither rejected nor published")
+        for script, code in (("kill -9 $$", 69), ("exit 71", 71), ("exit 75", 75)):
+            one.write(run=f'launch = ["env"]\ncheck = ["sh", "-c", "{script}"]')
+            one.nightly("--today", ONE, code=code, says="no verdict")
+            expect(kept.exists() and not one.nights(), "the batch is neither rejected nor published")
+        one.write(run='launch = ["env"]')
+        one.nightly("--today", ONE)
+        one.expect_sound([ONE])
+        expect_equal(one.events()[-1]["starts"], 1, "selections")
+
+
 def withdrawn_ids_are_free_and_skipped_nights_stay_empty():
     with campaign() as one:
         one.nightly("--today", ONE)
@@ -462,11 +481,30 @@ def mistakes_in_the_campaign_file_are_named():
                                    ({"by": "pbs"}, 78, "local or slurm"), ({"catch_up": '"x"'}, 78, "catch_up"),
                                    ({"select": 'strategy = "badge"\nbatch = 3\nout = "x"'}, 78, "out"),
                                    ({"select": 'strategy = "bad"\nbatch = 3'}, 64, "ended with 64"),
-                                   ({"pool": "none"}, 66, "no file matches")):
+                                   ({"catch_up": 99999999999}, 78, "catch_up"), ({"catch_up": -1}, 78, "catch_up"),
+                                   ({"run": "attempts = 0"}, 78, "attempts"), ({"run": "poll = nan"}, 78, "poll"),
+                                   ({"run": "launch = [1]"}, 78, "launch"),
+                                   ({"select": 'strategy = "badge"\nbatch = "3"'}, 78, "batch"),
+                                   ({"select": 'strategy = "badge"\nbatch = 3\nseed = 2025-03-01'}, 78, "seed"),
+                                   ({"pool": "none"}, 66, "no file matches"),
+                                   ({"run": 'launch = ["none"]'}, 69, "none cannot be started")):
             before = dict(one.values)
             one.write(**values)
-            one.nightly("--today", ONE, code=code, says=says)
+            expect("Traceback" not in one.nightly("--today", ONE, code=code, says=says), values)
             one.write(**before)
+        whole = one.file.read_text()
+        for line, instead, code in ((r"pool = .*", "pool = 5", 78), (r"pool = .*", "pool = []", 78),
+                                    (r"pool = .*", "pool = [1]", 78), (r"labelled = .*", "labelled = [1]", 78)):
+            one.file.write_text(re.sub(line, instead, whole))
+            expect("Traceback" not in one.nightly("--today", ONE, code=code, says=instead), instead)
+        one.file.write_text(whole)
+        os.mkdir(one.base / "tools")
+        for tool in ("bash", "env", "dirname", "readlink"):
+            os.symlink(shutil.which(tool), one.base / "tools" / tool)
+        one.write(run="")
+        one.nightly("--today", ONE, code=69, says="mpirun cannot be started",
+                    environment={**os.environ, "PYTHON": sys.executable, "PATH": str(one.base / "tools")})
+        one.write(run='launch = ["env"]')
         one.nightly("--today", ONE)
         one.expect_sound([ONE])
         one.file = JOBS / "campaign.toml"  # the example has none

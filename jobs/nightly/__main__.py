@@ -41,7 +41,7 @@ def due_nights(campaign, ledger, asked_day):
     """Today, and of the nights before it those that are not too long ago and have no event."""
     today = asked_day or datetime.date.today()
     known = ledger.state()
-    begin = max(campaign.first, today - datetime.timedelta(days=campaign.catch_up))
+    begin = datetime.date.fromordinal(max(campaign.first.toordinal(), today.toordinal() - campaign.catch_up))
     count = (min(today, campaign.last) - campaign.first).days + 1
     days = [campaign.first + datetime.timedelta(days=n) for n in range(count)]
     missed = [str(day) for day in days if day < begin and str(day) not in known]
