@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -255,6 +256,60 @@ def death_between_any_two_steps_changes_nothing():
         one.expect_sound([ONE, TWO, THREE])
 
 
+def night_made_again_survives_the_loss_of_its_line():
+    with campaign() as one:
+        one.nightly("--today", TWO)
+
+        def lose_line_of(made_again, torn):
+            one.nightly("--night", made_again)
+            before, ids = one.ledger.read_bytes(), one.batch(made_again)["ids"]
+            one.ledger.write_bytes(before[:before.rstrip().rindex(b"\n") + 1 + torn])
+            expect(f"{made_again}  begun" in one.nightly("--status", "--today", TWO, code=75), "status")
+            one.nightly("--skip", made_again, "--why", "it is published", code=64)
+            one.nightly("--today", TWO, says=f"published {made_again}")
+            one.expect_sound([ONE, TWO])
+            expect_equal((one.ledger.read_bytes(), one.batch(made_again)["ids"]), (before, ids), "the line again")
+            one.nightly("--today", TWO, says="nothing to do")
+        for night in (ONE, TWO):
+            for torn in (0, 40):
+                one.nightly("--withdraw", night, "--why", "to be made again")
+                lose_line_of(night, torn)
+
+
+def withdrawal_that_died_is_brought_to_its_end():
+    with campaign() as one:
+        one.nightly("--today", TWO)
+        night, published = one.folder / "nights" / TWO, one.published / TWO
+        for moved in ([], [published]):
+            copies = [(path, one.base / path.parent.name) for path in (night, published)]
+            for path, copy in copies:
+                shutil.copytree(path, copy)
+            one.nightly("--withdraw", TWO, "--why", "once more")
+            for path, copy in copies:
+                if path not in moved:
+                    shutil.copytree(copy, path)
+                shutil.rmtree(copy)
+            one.nightly("--today", TWO, says="nothing to do")
+            one.expect_sound([ONE])
+            expect(not night.exists(), "the batch that was withdrawn would be published again")
+            one.nightly("--night", TWO, says="begins: 0 labelled, 10 pending")
+            one.expect_sound([ONE, TWO])
+
+
+def night_that_began_before_others_were_published_starts_over():
+    with campaign(run='launch = ["false"]\nattempts = 1') as one:
+        one.nightly("--today", ONE, code=69)
+        one.write(run='launch = ["env"]')
+        one.nightly("--night", TWO)
+        one.nightly("--night", ONE, says="other nights have chosen ids since it began; it starts over")
+        one.expect_sound([ONE, TWO])
+        one.write(run='launch = ["false"]\nattempts = 1')
+        one.nightly("--today", THREE, code=69)
+        (one.labels / "a.txt").write_text("\n".join(one.batch(ONE)["ids"]))
+        one.write(run='launch = ["env"]')
+        one.nightly("--today", THREE, says="goes on where it stopped")  # no id was chosen since
+
+
 def damaged_publication_is_put_right():
     with campaign() as one:
         one.nightly("--today", TWO)
@@ -323,6 +378,24 @@ def batch_that_is_not_what_it_says_is_not_published():
         one.nightly("--today", ONE)  # selects anew
         one.expect_sound([ONE])
         expect_equal(one.batch(ONE)["digest"], json.loads(whole)["digest"], "digest")
+
+
+def check_that_cannot_be_run_says_nothing_of_the_batch():
+    with campaign() as one:
+        for check, code, says in (("no-such-program", 69, "No such file"), ("false", 69, "ended with 1 and no verdict"),
+                                  ("true", 69, "ended with 0 and no verdict")):
+            one.write(run=f'launch = ["env"]\ncheck = ["{check}"]')
+            one.nightly("--today", ONE, code=code, says=says)
+            kept = one.folder / "nights" / ONE / "batch.json"
+            expect(kept.exists() and not one.nights(), "the batch is neither rejected nor published")
+        for script, code in (("kill -9 $$", 69), ("exit 71", 71), ("exit 75", 75)):
+            one.write(run=f'launch = ["env"]\ncheck = ["sh", "-c", "{script}"]')
+            one.nightly("--today", ONE, code=code, says="no verdict")
+            expect(kept.exists() and not one.nights(), "the batch is neither rejected nor published")
+        one.write(run='launch = ["env"]')
+        one.nightly("--today", ONE)
+        one.expect_sound([ONE])
+        expect_equal(one.events()[-1]["starts"], 1, "selections")
 
 
 def withdrawn_ids_are_free_and_skipped_nights_stay_empty():
@@ -408,11 +481,30 @@ def mistakes_in_the_campaign_file_are_named():
                                    ({"by": "pbs"}, 78, "local or slurm"), ({"catch_up": '"x"'}, 78, "catch_up"),
                                    ({"select": 'strategy = "badge"\nbatch = 3\nout = "x"'}, 78, "out"),
                                    ({"select": 'strategy = "bad"\nbatch = 3'}, 64, "ended with 64"),
-                                   ({"pool": "none"}, 66, "no file matches")):
+                                   ({"catch_up": 99999999999}, 78, "catch_up"), ({"catch_up": -1}, 78, "catch_up"),
+                                   ({"run": "attempts = 0"}, 78, "attempts"), ({"run": "poll = nan"}, 78, "poll"),
+                                   ({"run": "launch = [1]"}, 78, "launch"),
+                                   ({"select": 'strategy = "badge"\nbatch = "3"'}, 78, "batch"),
+                                   ({"select": 'strategy = "badge"\nbatch = 3\nseed = 2025-03-01'}, 78, "seed"),
+                                   ({"pool": "none"}, 66, "no file matches"),
+                                   ({"run": 'launch = ["none"]'}, 69, "none cannot be started")):
             before = dict(one.values)
             one.write(**values)
-            one.nightly("--today", ONE, code=code, says=says)
+            expect("Traceback" not in one.nightly("--today", ONE, code=code, says=says), values)
             one.write(**before)
+        whole = one.file.read_text()
+        for line, instead, code in ((r"pool = .*", "pool = 5", 78), (r"pool = .*", "pool = []", 78),
+                                    (r"pool = .*", "pool = [1]", 78), (r"labelled = .*", "labelled = [1]", 78)):
+            one.file.write_text(re.sub(line, instead, whole))
+            expect("Traceback" not in one.nightly("--today", ONE, code=code, says=instead), instead)
+        one.file.write_text(whole)
+        os.mkdir(one.base / "tools")
+        for tool in ("bash", "env", "dirname", "readlink"):
+            os.symlink(shutil.which(tool), one.base / "tools" / tool)
+        one.write(run="")
+        one.nightly("--today", ONE, code=69, says="mpirun cannot be started",
+                    environment={**os.environ, "PYTHON": sys.executable, "PATH": str(one.base / "tools")})
+        one.write(run='launch = ["env"]')
         one.nightly("--today", ONE)
         one.expect_sound([ONE])
         one.file = JOBS / "campaign.toml"  # the example has none

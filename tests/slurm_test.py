@@ -1,6 +1,7 @@
 """jobs/ under a real Slurm on this machine (slurm_cluster.py): everything that may happen to a job in a night."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +152,7 @@ def job_waits_for_a_predecessor_that_is_not_dead():
     job.has_checkpoint()
     CLUSTER.run("scancel", "--signal=USR1", job.number)
     job.wait("PENDING")
+    shutil.copy(PLACE / "undisturbed.json", job.out)  # a batch of the same request is no reason to give up
     other = subprocess.Popen([os.environ["SEINE_BIN"], "select", *map(str, slow_words(PLACE / "pool", BATCH)), "--out",
                               str(job.out), "--checkpoint", str(job.checkpoint)], stderr=subprocess.DEVNULL)
     wait_for("its lock", (PLACE / f".{job.out.name}.lock").exists, step=0.01)
@@ -175,6 +177,31 @@ def restarts_are_capped_and_a_done_job_gives_the_same_batch_again():
     expect_equal(job.wait(), "COMPLETED", job.said())
     expect_equal(job.said().splitlines()[-1], f"digest {UNDISTURBED}", "last line")
     expect("start 2 on" in job.said() and not job.checkpoint.exists(), job.said())
+
+
+def restart_holds_for_the_first_start_only():
+    job = Job(words=["--restart"])
+    job.has_checkpoint()
+    CLUSTER.run("scancel", "--signal=USR1", job.number)
+    job.expect_done(restarts=1)
+    expect_equal(job.said().count("resuming from"), 1, job.said())
+
+
+def foreign_output_is_not_the_batch_of_a_restart():
+    job = Job()
+    job.has_checkpoint()
+    CLUSTER.run("scancel", "--signal=USR1", job.number)
+    job.wait("PENDING")
+    job.out.write_text("precious\n")
+    expect_equal(job.wait(), "FAILED", job.said())
+    expect_equal(CLUSTER.job(job.number)["ExitCode"], "73:0", job.said())
+    expect_equal(CLUSTER.job(job.number)["Restarts"], "1", "restarts")
+    expect("done:" not in job.said(), job.said())
+    expect_equal(job.out.read_text(), "precious\n", "output")
+    job.out.unlink()
+    job.submit()  # the checkpoint is kept
+    job.expect_done(restarts=0)
+    expect_equal(job.said().count("resuming from"), 2, job.said())
 
 
 def gpu_form_asks_for_a_gpu_a_rank():
@@ -280,6 +307,7 @@ CASES = [finished_job_has_its_batch_and_its_digest, output_that_exists_is_treate
          out_of_memory_is_a_failure_and_not_tried_for_ever, preempted_job_resumes_when_the_urgent_one_is_done,
          killed_rank_is_a_restart_from_the_checkpoint, job_waits_for_a_predecessor_that_is_not_dead,
          restarts_are_capped_and_a_done_job_gives_the_same_batch_again,
+         restart_holds_for_the_first_start_only, foreign_output_is_not_the_batch_of_a_restart,
          wrong_request_is_final, gpu_form_asks_for_a_gpu_a_rank, nights_go_through_slurm_and_a_killed_one_waits_for_its_job,
          cancelled_night_is_submitted_again_by_the_next_start, array_of_two_campaigns,
          scaling_job_compares_what_all_ranks_choose]

@@ -18,7 +18,7 @@ from campaign import Campaign
 from files import CANNOT_CREATE, CONFIG, INTERNAL, IO_ERROR, LATER, USAGE, Stop, counted, say, utc_now
 from ledger import Ledger
 from night import Interrupted, Night
-from published import check_published, ids_of, is_whole, publish, remove_published
+from published import check_published, checked_record, ids_of, is_whole, left_out, publish, remove_published
 
 CLOCK_MAY_DIFFER = datetime.timedelta(hours=1)  # between two starts, as nodes do
 
@@ -41,7 +41,7 @@ def due_nights(campaign, ledger, asked_day):
     """Today, and of the nights before it those that are not too long ago and have no event."""
     today = asked_day or datetime.date.today()
     known = ledger.state()
-    begin = max(campaign.first, today - datetime.timedelta(days=campaign.catch_up))
+    begin = datetime.date.fromordinal(max(campaign.first.toordinal(), today.toordinal() - campaign.catch_up))
     count = (min(today, campaign.last) - campaign.first).days + 1
     days = [campaign.first + datetime.timedelta(days=n) for n in range(count)]
     missed = [str(day) for day in days if day < begin and str(day) not in known]
@@ -76,7 +76,7 @@ def run_nights(campaign, ledger, dates, lock):
         if folder.exists() and not night.is_checked():
             raise Stop(CANNOT_CREATE, f"{folder} is in the way; it is not of this campaign")
         night.finish()
-        record = night.record()
+        record = checked_record(night.folder)
         if not folder.exists():
             publish(campaign, date)
         elif not is_whole(folder, record):
@@ -91,7 +91,7 @@ def show_status(campaign, ledger, asked_day):
     for date, event in sorted(ledger.state().items()):
         more = event["why"] if "why" in event else f"{counted(event['rows'], 'id')}, digest {event['batch']}"
         print(f"{date}  {event['event']:<10} {more}")
-    due = due_nights(campaign, ledger, asked_day)
+    due = sorted({*left_out(campaign, ledger), *due_nights(campaign, ledger, asked_day)})
     for date in due:
         print(f"{date}  {'begun' if campaign.night(date).exists() else 'due'}")
     return LATER if due else 0
@@ -115,7 +115,7 @@ def act(asked):
     ledger = Ledger(path)
     published = {event["night"] for event in ledger.published()}
     if asked.skip:
-        if asked.skip in published:
+        if asked.skip in published.union(left_out(campaign, ledger)):
             raise Stop(USAGE, f"{asked.skip} was published; --withdraw takes it back")
         record_word(ledger, asked.skip, "skipped", asked.why)
     elif asked.withdraw:
@@ -124,8 +124,7 @@ def act(asked):
         record_word(ledger, asked.withdraw, "withdrawn", asked.why)
         remove_published(campaign, asked.withdraw)
     else:
-        # What was published and is not in the ledger comes first: an append died, or the ledger is out of a backup.
-        dates = sorted({path.name for path in campaign.publish.glob("????-??-??")} - ledger.state().keys())
+        dates = left_out(campaign, ledger)  # first, because later nights build on them
         if asked.night and asked.night > str(asked.today or datetime.date.today()):
             raise Stop(USAGE, f"{asked.night} is not yet")
         wanted = [asked.night] if asked.night else due_nights(campaign, ledger, asked.today)

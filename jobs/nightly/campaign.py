@@ -10,6 +10,8 @@ from ids import natural_key, read_ids
 
 RUN_DEFAULTS = {"by": "local", "ranks": 1, "threads": 1, "attempts": 3, "poll": 15.0, "seine": "seine", "launch": [],
                 "sbatch": [], "check": []}
+BOUNDS = {"catch_up": (0, 36500), "ranks": (1, 1_000_000), "threads": (1, 10_000), "attempts": (1, 1000),
+          "poll": (0.01, 86400), "batch": (1, 2**63 - 1)}
 OURS = {"out", "checkpoint", "labelled", "pending", "restart", "force", "config", "quiet", "progress", "threads"}
 
 
@@ -42,6 +44,7 @@ class Campaign:
             raise Stop(CONFIG, f"{path}: [select] {', '.join(taken)}: nightly.sh decides that")
         if missing := sorted({"pool", "strategy", "batch"} - self.select.keys()):
             raise Stop(CONFIG, f"{path}: [select] needs {', '.join(missing)}")
+        self._check_select()
         if self.run["by"] not in ("local", "slurm"):
             raise Stop(CONFIG, f"{path}: run.by = {self.run['by']!r}: expected local or slurm")
 
@@ -53,7 +56,24 @@ class Campaign:
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, (bool, datetime.datetime)):
             raise Stop(CONFIG, f"{self.path}: {key} = {value!r}: expected {kind.__name__}")
+        if kind is list and not all(isinstance(each, str) for each in value):
+            raise Stop(CONFIG, f"{self.path}: {key} = {value!r}: expected a list of str")
+        if key in BOUNDS and not BOUNDS[key][0] <= value <= BOUNDS[key][1]:
+            least, most = BOUNDS[key]
+            raise Stop(CONFIG, f"{self.path}: {key} = {value!r}: expected {least} to {most}")
         return value
+
+    def _check_select(self):
+        """The options that are read here are what they must be, and the others can be handed on to seine."""
+        select = self.select
+        kinds = {"strategy": str, "batch": int, "pool": str if isinstance(select["pool"], str) else list, "ids": str}
+        for key in (key for key in kinds if key in select):
+            self._take(dict(select), key, kinds[key])
+        if not select["pool"]:
+            raise Stop(CONFIG, f"{self.path}: pool = {select['pool']!r}: expected files")
+        for key, value in select.items():
+            if not all(isinstance(each, (str, int, float)) for each in (value if isinstance(value, list) else [value])):
+                raise Stop(CONFIG, f"{self.path}: {key} = {value!r}: expected text, number, boolean or a list of them")
 
     def night(self, date):
         return self.folder / "nights" / date

@@ -61,6 +61,10 @@ class Ledger:
         """The last event of every night that has one."""
         return {event["night"]: event for event in self.events}
 
+    def holds(self, record):
+        """Whether what is to be said of a checked night stands in a line, whatever happened to that night since."""
+        return any({**event, **record} == event for event in self.events)
+
     def published(self):
         return [event for event in self.state().values() if event["event"] == "published"]
 

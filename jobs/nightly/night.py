@@ -26,6 +26,10 @@ class Interrupted(Exception):
     """A signal came."""
 
 
+class NotChecked(Stop):
+    """The check came to no verdict, which is not the fault of the batch."""
+
+
 def digest_of(rows):
     """The `digest` of a batch file, computed again: XXH3-128 of its rows as little-endian int64."""
     return xxhash.xxh3_128_hexdigest(struct.pack(f"<{len(rows)}q", *rows))
@@ -60,25 +64,25 @@ class Night:
     def is_checked(self):
         return (self.folder / "checked").exists()
 
-    def record(self):
-        """What the ledger will say of it, once it is checked."""
-        return json.loads((self.folder / "checked/record.json").read_text(encoding="utf-8"))
-
     # - the request, frozen so that a night that is resumed asks the same -
 
     def prepare(self):
         """True where the night begins with this start."""
         request = self.request_text()
         if self.request.exists():
-            if self.request.read_text(encoding="utf-8") == request:
+            if self.request.read_text(encoding="utf-8") != request:
+                changed = "the campaign file has changed"
+            elif not self.batch.exists() and self.lists_lack_ids():
+                changed = "other nights have chosen ids"
+            else:
                 say(f"{self.date}: goes on where it stopped")
                 return False
-            say(f"{self.date}: the campaign file has changed since it began; it starts over")
+            say(f"{self.date}: {changed} since it began; it starts over")
             move_aside(self.folder, "abandoned")
         pool = self.campaign.pool_files()
         self.check_growth(pool)
         labelled = self.campaign.labelled_ids()
-        published = [each for ids in self.chosen.values() for each in ids]
+        published = self.published_before()
         key = key_of(published)
         back = {key(each) for each in labelled}
         pending = [each for each in published if each not in back]
@@ -95,6 +99,16 @@ class Night:
         say(f"{self.date}: begins: {len(labelled)} labelled, {len(pending)} pending, "
             f"{counted(len(pool), 'file')} of the pool")
         return True
+
+    def published_before(self):
+        return [each for ids in self.chosen.values() for each in ids]
+
+    def lists_lack_ids(self):
+        """Whether an id was chosen since the lists were frozen: the selection might choose it again."""
+        published = self.published_before()
+        key = key_of(published)
+        frozen = {key(each) for name in ("labelled.csv", "pending.csv") for each in read_ids(str(self.folder / name))}
+        return not frozen.issuperset(published)
 
     def request_text(self):
         options = {**self.campaign.select, "pool": [str(self.pool)], "labelled": [str(self.folder / "labelled.csv")],
@@ -152,9 +166,12 @@ class Night:
         self.count_start()
         with open(self.folder / "log", "ab") as log:
             # The lock goes to the child: while a selection lives whose nightly.sh was killed, nobody starts another.
-            child = subprocess.Popen([*launch, self.seine, "select", "--config", str(self.request)],
-                                     cwd=self.campaign.base, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                     pass_fds=[self.lock])
+            try:
+                child = subprocess.Popen([*launch, self.seine, "select", "--config", str(self.request)],
+                                         cwd=self.campaign.base, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                         pass_fds=[self.lock])
+            except OSError as error:
+                raise Stop(UNAVAILABLE, f"{self.date}: {launch[0]} cannot be started: {error.strerror}") from None
             try:
                 return child.wait(), f"{launch[0]} seine select"
             except Interrupted as interrupted:
@@ -219,11 +236,14 @@ class Night:
     # - the check -
 
     def check(self):
-        """Nothing that the program claims of its batch is believed; a batch that fails is put aside."""
+        """Nothing that the program claims of its batch is believed; a batch that fails is put aside, and one of which
+        nothing was found out stays for the next start."""
         try:
             batch = json.loads(self.batch.read_text(encoding="utf-8"))
             self.check_alone(batch)
             self.check_against_pool(batch)
+        except NotChecked:
+            raise
         except (Stop, ValueError, KeyError, TypeError) as error:
             aside = move_aside(self.batch, "rejected")
             raise Stop(INTERNAL, f"{self.date}: the batch is not published: {error}; it is kept as {aside}") from None
@@ -256,10 +276,19 @@ class Night:
                  "--device", "cpu", "--force", "--out", again]
         if "ids" in select:
             words += ["--ids", select["ids"]]
-        done = subprocess.run([*self.campaign.run["check"], self.seine, "select", *map(str, words)],
-                              cwd=self.campaign.base, capture_output=True, text=True)
-        if done.returncode:
-            raise ValueError(f"its ids were looked up in the pool: {done.stderr.strip().splitlines()[-1:]}")
+        again.unlink(missing_ok=True)
+        command = [*self.campaign.run["check"], self.seine, "select", *map(str, words)]
+        try:
+            done = subprocess.run(command, cwd=self.campaign.base, capture_output=True, text=True, errors="replace")
+        except OSError as error:
+            raise NotChecked(UNAVAILABLE, f"{self.date}: the check, {command[0]}: {error.strerror}") from None
+        said = done.stderr.strip().splitlines()[-1:]
+        if done.returncode == BAD_DATA:
+            raise ValueError(f"its ids were looked up in the pool: {said}")
+        if done.returncode or not again.exists():
+            code = done.returncode if done.returncode in (*FINAL_CODES, LATER) else UNAVAILABLE
+            raise NotChecked(code, f"{self.date}: the check ended with {done.returncode} and no verdict; the batch is "
+                                   f"kept, and the next start checks it: {said}")
         found = json.loads(again.read_text(encoding="utf-8"))
         if dict(zip(found["rows"], found["ids"])) != dict(zip(batch["rows"], batch["ids"])):
             raise ValueError("its ids are not those of its rows in the pool")

@@ -26,6 +26,26 @@ def is_whole(folder, event):
                for name in PUBLISHED_FILES)
 
 
+def checked_record(night):
+    """What the ledger says, or is going to say, of the batch that this folder of a night has checked; or None."""
+    path = night / "checked/record.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def left_out(campaign, ledger):
+    """Nights that lie published and are not in the ledger: an append died, or the ledger is out of a backup. A night
+    that was withdrawn or skipped before is one of them if what it has checked since is in no line."""
+    state, found = ledger.state(), []
+    for date in sorted(path.name for path in campaign.publish.glob("????-??-??")):
+        if date not in state:
+            found.append(date)
+        elif state[date]["event"] != "published":
+            record = checked_record(campaign.night(date))
+            if record and not ledger.holds(record):
+                found.append(date)
+    return found
+
+
 def check_published(campaign, ledger):
     """Every batch of the ledger lies published as it was, or is put there again; no id was chosen twice.
     Returns night -> ids."""
@@ -45,8 +65,10 @@ def check_published(campaign, ledger):
             if (other := first_seen.setdefault(each, date)) != date:
                 raise Stop(BAD_DATA, f"id {each} was published on {other} and on {date}; withdraw one of them")
     for date, event in ledger.state().items():  # a withdrawal that died half-way
-        if event["event"] == "withdrawn" and (campaign.publish / date).exists():
-            remove_published(campaign, date)
+        if event["event"] == "withdrawn":
+            record = checked_record(campaign.night(date))
+            if ledger.holds(record) if record else (campaign.publish / date).exists():
+                remove_published(campaign, date)
     return chosen
 
 
