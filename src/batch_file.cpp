@@ -12,11 +12,15 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "atomic_file.hpp"
+#include "overwrite.hpp"
 #include "reading/csv.hpp"
 #include "reading/hdf5.hpp"
+#include "seine/checkpoint.hpp"
+#include "seine/checkpoint_files.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -198,10 +202,14 @@ Content recognise(std::string_view bytes, const std::string& path) {
   }
 }
 
-// Whether a checkpoint waits: the run that wrote it may have died after it renamed its output into place.
+// Whether a checkpoint waits whose run had this output: it may have died after it renamed it into place.
 bool goes_on(const Request& request) {
-  std::error_code ignored;
-  return !request.checkpoint.empty() && !request.restart && std::filesystem::exists(request.checkpoint, ignored);
+  if (request.checkpoint.empty() || request.restart) return false;
+  const std::string bytes = CheckpointFiles(request.checkpoint).read(Console());
+  if (bytes.empty()) return false;
+  const std::map<std::string, std::string> facts = Checkpoint::from_bytes(bytes, request.checkpoint).facts;
+  const auto out = facts.find(Checkpoint::kOut);
+  return out != facts.end() && out->second == whole_path(request.out);
 }
 
 // What its owner would miss of the file at request.out; empty: nothing.

@@ -19,10 +19,18 @@ std::vector<std::string> input_paths(const PoolRequest& request) {
   return paths;
 }
 
+std::string whole_path(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  const std::filesystem::path folder = std::filesystem::weakly_canonical(absolute.parent_path(), error);
+  return (error ? absolute : folder / absolute.filename()).string();
+}
+
 void refuse_to_overwrite(const std::string& option, const std::string& output, std::span<const std::string> inputs) {
+  const std::string whole = whole_path(output);
   for (const std::string& input : inputs) {
     std::error_code ignored;  // what is not there cannot be overwritten
-    if (output == input || std::filesystem::equivalent(output, input, ignored))
+    if (whole == whole_path(input) || std::filesystem::equivalent(output, input, ignored))
       throw Error(Exit::usage, fmt::format("{} {}: this would overwrite {}", option, output, input));
   }
 }

@@ -1,28 +1,16 @@
 #include "seine/resume.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "atomic_file.hpp"
-#include "file_content.hpp"
+#include "overwrite.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
 namespace {
-
-namespace fs = std::filesystem;
-
-// The content of a checkpoint; absent where there is none.
-std::optional<std::string> bytes_at(const std::string& path) {
-  std::error_code ignored;
-  if (fs::is_directory(path, ignored)) return std::nullopt;
-  return read_file(path);
-}
 
 // What decides the batch, key by key. Paths do not: what they lead to has facts of its own.
 std::map<std::string, std::string> facts_of(const Request& request) {
@@ -42,6 +30,7 @@ Resume::Resume(const Comm& comm, const Request& request, const Console& console,
     : comm_(comm),
       console_(console),
       path_(request.checkpoint),
+      files_(path_),
       every_(request.checkpoint_seconds),
       stop_after_(stop_after) {
   read(request);
@@ -63,42 +52,16 @@ void Resume::read(const Request& request) {
   std::string bytes;
   comm_.agree([&] {
     if (!comm_.is_root()) return;
-    if (request.restart) return discard(request.force);
-    const std::optional<std::string> newest = bytes_at(path_);
-    if (newest) {
-      try {
-        Checkpoint::from_bytes(*newest, path_);
-        newest_good_ = true;
-        bytes = *newest;
-        return;
-      } catch (const Error& error) {
-        const std::optional<std::string> older = bytes_at(previous());
-        if (!older)
-          throw Error(error.code(), fmt::format("{}; --restart{} discards it", error.what(),
-                                                Checkpoint::begins(*newest) || newest->empty() ? "" : " --force"));
-        console_.warn(fmt::format("{}; going on from the older {}", error.what(), previous()));
-      }
-    }
-    // Without the newest: a run that was killed while it wrote.
-    bytes = bytes_at(previous()).value_or("");
-    if (!bytes.empty()) Checkpoint::from_bytes(bytes, previous());
+    if (request.restart) return files_.discard(request.force);
+    bytes = files_.read(console_);
   });
   comm_.broadcast(bytes);
   on_disk_ = !bytes.empty();
   if (on_disk_) known_ = Checkpoint::from_bytes(bytes, path_);
-}
-
-// Removes what is a checkpoint; another file may be dear to somebody.
-void Resume::discard(bool force) const {
-  for (const std::string& path : {path_, previous()}) {
-    const std::optional<std::string> content = bytes_at(path);
-    if (!content) continue;
-    const bool is_ours = Checkpoint::begins(*content) || content->empty();
-    if (!is_ours && !force)
-      throw Error(Exit::cannot_create,
-                  fmt::format("{}: --restart would remove a file that is not a checkpoint; --force does", path));
-    ::unlink(path.c_str());
-  }
+  std::string& out = known_.facts[Checkpoint::kOut];
+  const std::string ours = whole_path(request.out);
+  out_is_new_ = out != ours;
+  out = ours;
 }
 
 void Resume::expect(const std::string& key, const std::string& value) {
@@ -177,6 +140,7 @@ bool Resume::save() {
   bool is_saved = comm_.is_root() && write(all.to_bytes());
   is_saved = comm_.broadcast(is_saved);
   on_disk_ |= is_saved;
+  out_is_new_ &= !is_saved;
   saved_at_ = Clock::now();
   const double seconds = std::chrono::duration<double>(saved_at_ - begin).count();
   every_ = std::max(every_, 100 * seconds);  // on a slow disk seldom
@@ -186,17 +150,16 @@ bool Resume::save() {
 
 bool Resume::write(const std::string& bytes) {
   try {
-    AtomicFile file(path_);
-    file.write_text(bytes);
-    if (newest_good_) std::rename(path_.c_str(), previous().c_str());
-    file.commit();
-    newest_good_ = true;
+    files_.write(bytes);
     return true;
   } catch (const Error& error) {
-    newest_good_ = fs::exists(path_) && newest_good_;
     console_.warn(fmt::format("no checkpoint: {}", error.what()));
     return false;
   }
+}
+
+void Resume::remember_output() {
+  if (comm_.broadcast(on_disk_ && out_is_new_)) save();
 }
 
 void Resume::stop() {
@@ -210,11 +173,6 @@ void Resume::stop() {
   throw AgreedError(Error(Exit::stopped, fmt::format("{}; the same command goes on from {}{}", by, path_,
                                                      is_saved ? "" : ", as of the last time that it could be written")),
                     comm_.size());
-}
-
-void Resume::remove() {
-  ::unlink(path_.c_str());
-  ::unlink(previous().c_str());
 }
 
 }  // namespace seine

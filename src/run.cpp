@@ -240,6 +240,7 @@ Batch select_resumably(const Request& request, const Comm& comm, Backend& backen
     Batch batch = select(request, comm, backend, console, &resume);
     comm.heed();
     resume.close();
+    resume.remember_output();
     return batch;
   } catch (const Error& error) {
     if (error.code() == Exit::stopped) resume.stop();

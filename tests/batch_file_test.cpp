@@ -15,6 +15,7 @@
 #include "errors.hpp"
 #include "pools.hpp"
 #include "reading/hdf5.hpp"
+#include "seine/checkpoint.hpp"
 #include "seine/run.hpp"
 
 namespace seine::test {
@@ -220,6 +221,35 @@ TEST(BatchFile, ReplacesAnOlderOutput) {
   EXPECT_EQ(content(path).size(), 100000U);  // untouched by the check
   write_batch(path, small_batch(false));
   EXPECT_TRUE(content(path).starts_with("id,row,score,gain\n-5,17,"));
+}
+
+// What a run left that died before it had removed both generations of its checkpoint.
+TEST(BatchFile, ReplacesATableOnlyWhereACheckpointRemembersIt) {
+  const Folder folder;
+  Request request = request_to(folder.path() + "/batch.csv");
+  request.checkpoint = folder.path() + "/checkpoint";
+  write_batch(request.out, small_batch(false));
+  const auto code = [](const Request& asked) { return error_of([&] { check_output(asked); }).code(); };
+  EXPECT_EQ(code(request), Exit::cannot_create);  // there is none
+  Checkpoint checkpoint;
+  for (const char* name : {"/checkpoint", "/checkpoint.previous"}) {
+    checkpoint.facts.clear();
+    write_text(folder.path() + name, checkpoint.to_bytes());
+    EXPECT_EQ(code(request), Exit::cannot_create) << name;
+    checkpoint.facts[Checkpoint::kOut] = std::filesystem::canonical(request.out);
+    write_text(folder.path() + name, checkpoint.to_bytes());
+    EXPECT_EQ(code(request), Exit::done) << name;
+    Request other = request;
+    other.out = std::filesystem::relative(request.out);
+    EXPECT_EQ(code(other), Exit::done) << other.out;
+    other.out = folder.path() + "/precious.csv";
+    write_batch(other.out, small_batch(false));
+    EXPECT_EQ(code(other), Exit::cannot_create) << name;
+    other = request;
+    other.restart = true;
+    EXPECT_EQ(code(other), Exit::cannot_create) << name;
+    std::filesystem::remove(folder.path() + name);
+  }
 }
 
 // --- what cannot be written ---

@@ -681,6 +681,33 @@ TEST(Output, NamesAnInput) {
   EXPECT_EQ(content(list), "id\n3\n");
 }
 
+// Two names of one file, which is not there yet.
+TEST(Output, IsTheCheckpoint) {
+  const Pool pool;
+  const Folder folder;
+  const std::string out = folder.path() + "/batch.csv", link = folder.path() + "/link";
+  fs::create_directory_symlink(folder.path(), link);
+  for (const std::string& checkpoint : {out, folder.path() + "/./batch.csv", link + "/batch.csv"})
+    for (const int ranks : {1, 3})
+      expect_fault_at(ranks, pool.select("random", {"--out", out, "--checkpoint", checkpoint}), {64}, {"overwrite"},
+                      "");
+  EXPECT_EQ(folder.names(), Words{"link"});
+}
+
+TEST(Checkpoint, ThatIsAPipeHangsNobody) {
+  const Pool pool;
+  const Folder folder;
+  const std::string pipe = folder.path() + "/pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const Words& more : {Words{}, Words{"--restart"}})
+    for (const int ranks : {1, 3}) {
+      Words words = pool.select("random", {"--checkpoint", pipe});
+      append(words, more);
+      expect_fault_at(ranks, words, {73}, {pipe, "not a regular file"});
+    }
+  EXPECT_EQ(folder.names(), Words{"pipe"});
+}
+
 TEST(Output, FullDisk) {
   if (geteuid() != 0) GTEST_SKIP() << "mounting a small file system needs root";
   const Folder folder;

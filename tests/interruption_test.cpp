@@ -168,6 +168,33 @@ TEST(Killed, BetweenOutputAndCheckpoint) {
   expect_done(launch(2, words, 60), digest, site);
 }
 
+// The same with a .csv, which does not say of which request it is: the checkpoint does, whichever generation is left.
+// Another .csv is nobody's to replace.
+TEST(Killed, BetweenATableAndEitherGeneration) {
+  const Site site;
+  const auto words_to = [&](const std::string& name, const Words& from) {
+    Words words = from;
+    *std::find(words.begin(), words.end(), site.path("batch.json")) = site.path(name);
+    return words;
+  };
+  expect_stopped(signalled(site, 1, words_to("batch.csv", site.slow()), SIGUSR1, 0), 75, "SIGUSR1");
+  const std::string kept = content(site.path("checkpoint"));
+  write_text(site.path("precious.csv"), "id,row,score,gain\n1,1,1,1\n");
+  const std::string digest = digest_in(launch(1, words_to("batch.csv", site.fast())));
+  const std::string batch = content(site.path("batch.csv"));
+  for (const char* generation : {"checkpoint", "checkpoint.previous"}) {
+    fs::remove(site.path("checkpoint"));
+    write_text(site.path(generation), kept);
+    expect_stopped(launch(2, words_to("precious.csv", site.slow())), 73, site.path("precious.csv"));
+    EXPECT_EQ(content(site.path("precious.csv")), "id,row,score,gain\n1,1,1,1\n");
+    const Ended again = launch(2, words_to("batch.csv", site.slow()), 60);
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(digest_in(again), digest);
+    EXPECT_EQ(content(site.path("batch.csv")), batch);
+    EXPECT_EQ(site.names(), (Words{"batch.csv", "precious.csv"}));
+  }
+}
+
 // --- Signalled ---
 
 TEST(Signalled, OneRankStopsAll) {

@@ -3,6 +3,7 @@
 #include "seine/resume.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <cstring>
@@ -338,7 +339,9 @@ TEST(File, WhereBothAreDamagedOnlyRestartHelps) {
     for (const std::string& path : {setting.path(), setting.older()}) write_text(path, content(path) + "x");
   const Outcome refused = start(world(), setting.request, 0);
   EXPECT_EQ(refused.code, 65);
-  EXPECT_NE(refused.text.find("damaged"), std::string::npos) << refused.text;
+  for (const std::string& words : {setting.path() + ": a damaged checkpoint",
+                                   setting.older() + ": a damaged checkpoint", std::string("--restart discards both")})
+    EXPECT_NE(refused.text.find(words), std::string::npos) << refused.text;
   Request again = setting.request;
   again.restart = true;
   EXPECT_TRUE(start(world(), again, 0).bytes == setting.want);
@@ -346,16 +349,108 @@ TEST(File, WhereBothAreDamagedOnlyRestartHelps) {
 
 TEST(File, OfSomebodyElseIsLeftAlone) {
   const Setting setting;
-  if (world().is_root()) write_text(setting.path(), "my thesis");
-  world().barrier();
   Request request = setting.request;
-  EXPECT_EQ(start(world(), request, 0).code, 65);
-  request.restart = true;
-  EXPECT_EQ(start(world(), request, 0).code, 73);
-  EXPECT_EQ(content(setting.path()), "my thesis");
-  world().barrier();
+  for (const bool beside_an_older : {true, false}) {
+    if (beside_an_older) {
+      EXPECT_EQ(start(world(), setting.request, 1).code, 75);
+    }
+    if (world().is_root()) {
+      if (beside_an_older) fs::rename(setting.path(), setting.older());
+      write_text(setting.path(), "my thesis");
+    }
+    world().barrier();
+    request.restart = false;
+    EXPECT_EQ(start(world(), request, 0).code, 65);
+    request.restart = true;
+    EXPECT_EQ(start(world(), request, 0).code, 73);
+    EXPECT_EQ(content(setting.path()), "my thesis");
+    EXPECT_EQ(fs::exists(setting.older()), beside_an_older);
+    world().barrier();
+    if (world().is_root()) {
+      fs::remove(setting.older());
+      if (beside_an_older) fs::remove(setting.path());
+    }
+    world().barrier();
+  }
   request.force = true;
   EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);
+}
+
+// The newest checkpoint would take its place when the next one is written.
+TEST(File, OfSomebodyElseIsNotTakenForTheOlderOne) {
+  const Setting setting;
+  EXPECT_EQ(start(world(), setting.request, 1).code, 75);
+  for (const bool is_there : {true, false}) {
+    if (world().is_root()) {
+      write_text(setting.older(), "my thesis");
+      if (!is_there) fs::remove(setting.path());
+    }
+    world().barrier();
+    Request request = setting.request;
+    for (const bool restart : {false, true}) {
+      request.restart = restart;
+      const Outcome refused = start(world(), request, 0);
+      EXPECT_EQ(refused.code, 73);
+      EXPECT_NE(refused.text.find(setting.older()), std::string::npos) << refused.text;
+      EXPECT_EQ(content(setting.older()), "my thesis");
+      EXPECT_EQ(fs::exists(setting.path()), is_there);
+      world().barrier();
+    }
+  }
+  Request request = setting.request;
+  request.restart = request.force = true;
+  EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);
+  world().barrier();
+  EXPECT_FALSE(fs::exists(setting.older()));
+}
+
+// A pipe would be waited for, and a device has no content to look at.
+TEST(File, MustBeARegularOne) {
+  const Setting setting;
+  const std::vector<std::function<void(const std::string&)>> kinds{
+      [](const std::string& path) { ASSERT_EQ(mkfifo(path.c_str(), 0600), 0); },
+      [](const std::string& path) { fs::create_symlink("/dev/null", path); },
+      [](const std::string& path) { fs::create_directory(path); },
+  };
+  for (const auto& make : kinds)
+    for (const std::string& path : {setting.path(), setting.older()}) {
+      if (world().is_root()) make(path);
+      Request request = setting.request;
+      for (const int asks : {0, 1, 2}) {
+        request.restart = asks > 0;
+        request.force = asks > 1;
+        const Outcome refused = start(world(), request, 0);
+        EXPECT_EQ(refused.code, 73) << refused.text;
+        EXPECT_NE(refused.text.find(path + ": not a regular file"), std::string::npos) << refused.text;
+        EXPECT_EQ(refused.text.find('\n'), std::string::npos);
+      }
+      EXPECT_TRUE(fs::exists(path));
+      world().barrier();
+      if (world().is_root()) fs::remove(path);
+    }
+}
+
+// Nobody is asked for another --out to be replaced, but once it is of this run it may be written again.
+TEST(File, RemembersTheOutputOfItsRun) {
+  const Setting setting;
+  Request request = setting.request;
+  request.out = setting.folder.path() + "/first.csv";
+  const auto remembered = [&] {
+    return Checkpoint::from_bytes(content(setting.path()), setting.path()).facts.at(Checkpoint::kOut);
+  };
+  EXPECT_EQ(start(world(), request, 1).code, 75);
+  EXPECT_EQ(remembered(), fs::canonical(setting.folder.path()).string() + "/first.csv");
+  world().barrier();
+  request.out = setting.folder.path() + "/./second.csv";
+  const Console console;
+  Resume resume(world(), request, console);
+  const std::unique_ptr<Backend> backend = backend_of("cpu", 1);
+  EXPECT_TRUE(bytes_of(select(request, world(), *backend, console, &resume)) == setting.want);
+  resume.close();
+  resume.remember_output();
+  EXPECT_EQ(remembered(), fs::canonical(setting.folder.path()).string() + "/second.csv");
+  world().barrier();
+  if (world().is_root()) resume.remove();
 }
 
 TEST(File, OfAnotherRequestNamesTheKey) {

@@ -27,7 +27,7 @@ std::string digest_of(std::span<const std::int64_t> rows);
 // Whether `request` may have its `out`, before any work. Error 64 for an unknown ending. Error 73 where the file cannot
 // be created, which is tried, so one rank is enough; and, without `force`, where a file is there whose content somebody
 // might miss: anything but nothing, or a batch of this same request. A .csv does not say of which request it is, and
-// counts only where the checkpoint of the run is there, too.
+// counts only where a checkpoint is there of a run that had this output; errors as of reading one.
 void check_output(const Request& request);
 
 // Called on one rank. Its own seconds go into /timing as `write`. Error 73, whatever fails.

@@ -39,6 +39,9 @@ struct Place {
 
 // The content of a file: what it belongs to, by key, and all selections.
 struct Checkpoint {
+  // The key of the whole path of the batch. The other facts of a request must agree with it; this one may change.
+  static constexpr const char* kOut = "out";
+
   std::map<std::string, std::string> facts;
   std::map<Place, Progress> selections;
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "seine/checkpoint.hpp"
+#include "seine/checkpoint_files.hpp"
 #include "seine/comm.hpp"
 #include "seine/console.hpp"
 #include "seine/request.hpp"
@@ -52,31 +53,33 @@ class Resume {
   [[noreturn]] void stop();
   // Collective. Nobody stops any more.
   void close() { signals_->close(); }
+  // Collective, before the batch is written: a checkpoint of a run with another output learns of this one, which may be
+  // written again where the run dies before it has removed the checkpoint.
+  void remember_output();
   // On rank 0, after success.
-  void remove();
+  void remove() { files_.remove(); }
 
  private:
   using Clock = std::chrono::steady_clock;
 
   void read(const Request& request);
-  void discard(bool force) const;
   void announce() const;
   bool save();
   bool write(const std::string& bytes);
   Checkpoint gathered();
-  std::string previous() const { return path_ + ".previous"; }
 
   const Comm& comm_;
   const Console& console_;
   const std::string path_;
+  CheckpointFiles files_;  // of rank 0
   std::optional<StopSignals> signals_;
   std::function<void()> check_;
   Checkpoint known_;
   std::set<Place> changed_;  // by this rank, in this run, and not yet known to rank 0 for good
   Clock::time_point saved_at_ = Clock::now();
-  double every_ = 0;          // seconds
-  bool on_disk_ = false;      // something to go on from
-  bool newest_good_ = false;  // the newest file may become the older one
+  double every_ = 0;         // seconds
+  bool on_disk_ = false;     // something to go on from
+  bool out_is_new_ = false;  // what is on the disk is of a run with another output
   std::int64_t steps_ = 0, stop_after_ = 0;
 };
 
