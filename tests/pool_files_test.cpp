@@ -1,6 +1,7 @@
 #include "seine/pool_files.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include "errors.hpp"
 #include "host_rows.hpp"
 #include "pools.hpp"
+#include "reading/fence.hpp"
 #include "reading/hdf5.hpp"
 #include "seine/ownership.hpp"
 #include "seine/pool_paths.hpp"
@@ -894,6 +896,19 @@ TEST(Ownership, BlocksHaveABoundInRowsAndBytes) {
     EXPECT_EQ(position, own.own());
     EXPECT_EQ(largest, most);
   }
+}
+
+// A child may be born with a lock that nobody gives back.
+TEST(Fence, ChildThatSleepsForGoodIsEndedAndAnotherOneTried) {
+  const Folder folder;
+  try_in_child(folder.path(), [&](const SayNext&) {
+    if (content(folder / "first").empty()) {
+      write_text(folder / "first", "was here");
+      while (true) ::pause();
+    }
+    write_text(folder / "second", "was here");
+  });
+  EXPECT_EQ(content(folder / "second"), "was here");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -15,6 +16,8 @@
 #include <fstream>
 #include <initializer_list>
 #include <new>
+#include <optional>
+#include <sstream>
 
 #include "descriptor.hpp"
 #include "seine/error.hpp"
@@ -80,18 +83,56 @@ class Pipe {
   void write(const std::string& text) const {
     if (::write(in_.number(), text.data(), text.size()) < 0) _exit(1);  // nobody listens any more
   }
-  std::string read_to_end() const {
+  // Calls silent() after every second without a word.
+  template <class Silent>
+  std::string read_to_end(const Silent& silent) const {
+    constexpr int kSecond = 1000;
     std::string text;
     std::array<char, 4096> buffer;
-    for (ssize_t got; (got = ::read(out_.number(), buffer.data(), buffer.size())) != 0;) {
-      if (got < 0 && errno != EINTR) break;
+    while (true) {
+      pollfd word{out_.number(), POLLIN, 0};
+      if (::poll(&word, 1, kSecond) == 0) {
+        silent();
+        continue;
+      }
+      const ssize_t got = ::read(out_.number(), buffer.data(), buffer.size());
+      if (got == 0 || (got < 0 && errno != EINTR)) return text;
       if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
     }
-    return text;
   }
 
  private:
   Descriptor out_, in_;
+};
+
+// Whether a child sleeps for good: it may be born with a lock in its memory that a thread of this process held, and
+// that nobody gives back there. What waits for a disk or computes does not sleep.
+class Watch {
+ public:
+  explicit Watch(pid_t child) : stat_(fmt::format("/proc/{}/stat", child)) {}
+
+  // To be asked every second.
+  bool sleeps_for_good() {
+    constexpr int kMostSeconds = 5;
+    const std::string now = state_and_times();
+    seconds_ = now.starts_with('S') && now == before_ ? seconds_ + 1 : 0;
+    before_ = now;
+    return seconds_ >= kMostSeconds;
+  }
+
+ private:
+  std::string state_and_times() const {  // "number (name) state ...": the 3rd, 14th and 15th word
+    std::string text, word;
+    std::getline(std::ifstream(stat_), text);
+    std::istringstream words(text.substr(std::min(text.size(), text.rfind(')') + 1)));
+    std::string found;
+    for (int k = 3; k <= 15 && words >> word; ++k)
+      if (k == 3 || k >= 14) found += word + ' ';
+    return found;
+  }
+
+  std::string stat_, before_;
+  int seconds_ = 0;
 };
 
 [[noreturn]] void read_as_child(const std::string& path, const std::function<void(const SayNext&)>& read,
@@ -109,20 +150,40 @@ class Pipe {
   _exit(0);  // no destructor, no exit handler: they belong to the parent
 }
 
+// How a child ended, and what it said.
+struct Trial {
+  int status = 0;
+  bool stuck = false;
+  std::string said;
+};
+
+// Nothing where there is no room for another process, or somebody else waited for it.
+std::optional<Trial> trial_of(const std::string& path, const std::function<void(const SayNext&)>& read) {
+  Pipe pipe;
+  const pid_t child = pipe ? ::fork() : -1;
+  if (child < 0) return std::nullopt;
+  if (child == 0) read_as_child(path, read, pipe);
+  pipe.close_in();
+  Trial trial;
+  Watch watch(child);
+  trial.said = pipe.read_to_end([&] {
+    if (watch.sleeps_for_good()) trial.stuck = ::kill(child, SIGKILL) == 0;
+  });
+  pid_t ended = 0;
+  do ended = ::waitpid(child, &trial.status, 0);
+  while (ended < 0 && errno == EINTR);
+  if (ended != child) return std::nullopt;
+  return trial;
+}
+
 }  // namespace
 
 void try_in_child(const std::string& path, const std::function<void(const SayNext&)>& read) {
-  Pipe pipe;
-  const pid_t child = pipe ? ::fork() : -1;
-  if (child < 0) return;  // no room for another process: sound files need no fence
-  if (child == 0) read_as_child(path, read, pipe);
-  pipe.close_in();
-  const std::string said = pipe.read_to_end();
-  int status = 0;
-  pid_t ended = 0;
-  do ended = ::waitpid(child, &status, 0);
-  while (ended < 0 && errno == EINTR);
-  if (ended != child) return;
+  constexpr int kTrials = 3;
+  std::optional<Trial> trial = trial_of(path, read);
+  for (int k = 1; k < kTrials && trial && trial->stuck; ++k) trial = trial_of(path, read);
+  if (!trial || trial->stuck) return;  // sound files need no fence
+  const auto& [status, stuck, said] = *trial;
   const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   const bool is_endless = signal == SIGXCPU, is_large = WIFEXITED(status) && WEXITSTATUS(status) == kTooLarge;
   const bool crashed = std::find(kFatal.begin(), kFatal.end(), signal) != kFatal.end();

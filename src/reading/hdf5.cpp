@@ -167,8 +167,9 @@ Id access_to_files() {
 Id open_file(const std::string& path) {
   quieten();
   add_lzf();
-  RawFile{path};  // says more about a file that cannot be opened
-  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access_to_files().get());
+  RawFile{path};                        // says more about a file that cannot be opened
+  const Id access = access_to_files();  // until the reason of a failure is known: closing it is another call
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get());
   if (file >= 0) return Id(file, H5Fclose);
   const Reason reason = last_reason();
   if (reason.no_memory) throw Error(Exit::system, fmt::format("{}: cannot be read: {}", path, reason.text));
