@@ -10,12 +10,12 @@
 #include <cmath>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "atomic_file.hpp"
+#include "file_content.hpp"
 #include "overwrite.hpp"
 #include "reading/csv.hpp"
 #include "reading/hdf5.hpp"
@@ -216,17 +216,13 @@ bool goes_on(const Request& request) {
 std::string loss(const Request& request) {
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(request.out, ignored)) return "";
-  std::ifstream file(request.out, std::ios::binary);
-  std::string bytes(64, '\0');
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  bytes.resize(static_cast<std::size_t>(file.gcount()));
-  const Content content = file.is_open() ? recognise(bytes, request.out) : Content::foreign;
+  const std::optional<std::string> beginning = beginning_of(request.out);
+  const Content content = beginning ? recognise(*beginning, request.out) : Content::foreign;
   if (content == Content::nothing) return "";
   if (content == Content::foreign) return "a file that is not a batch of seine";
   if (content == Content::table) return goes_on(request) ? "" : "a batch that may be of another request";
-  file.clear();
-  bytes.append(std::istreambuf_iterator<char>(file), {});
   // All formats keep the text of the request as it is.
+  const std::string bytes = read_file(request.out).value_or("");
   return bytes.find(request.to_json()) != std::string::npos ? "" : "a batch of another request";
 }
 

@@ -5,7 +5,6 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "atomic_file.hpp"
@@ -40,13 +39,9 @@ bool is_ours(std::string_view bytes) {
 // By its beginning, as checkpoints are long. Another file may be dear to somebody.
 bool is_foreign(const std::string& path) {
   require_regular(path);
-  std::ifstream file(path, std::ios::binary);
+  const std::optional<std::string> beginning = beginning_of(path);
   std::error_code ignored;  // what cannot be looked at cannot be removed either
-  if (!file.is_open()) return fs::exists(path, ignored);
-  std::string bytes(64, '\0');
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  bytes.resize(static_cast<std::size_t>(file.gcount()));
-  return !is_ours(bytes);
+  return beginning ? !is_ours(*beginning) : fs::exists(path, ignored);
 }
 
 std::optional<Error> fault_in(std::string_view bytes, const std::string& path) {

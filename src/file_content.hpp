@@ -1,4 +1,4 @@
-// Small files that are read whole: checkpoints, configurations.
+// Small files that are read whole: checkpoints, configurations; and how a file begins.
 #pragma once
 
 #include <optional>
@@ -8,5 +8,8 @@ namespace seine {
 
 // Absent where there is no file of that name. Error 66 where it cannot be read.
 std::optional<std::string> read_file(const std::string& path);
+
+// The first bytes, enough to see what kind of file it is; absent where it cannot be opened.
+std::optional<std::string> beginning_of(const std::string& path);
 
 }  // namespace seine

@@ -47,8 +47,9 @@ MemoryNeed with_labelled_pool(MemoryNeed need, const PoolShape& labelled, std::i
 
 // What the engine of a strategy may use of what a pool leaves: lists of facility location, which reads rows in pieces
 // and keeps none. Other engines leave it to the rows.
+inline constexpr std::int64_t kPartsOfEngine = 7, kPartsInAll = 8;
 inline std::int64_t share_of_engine(const Entry& entry, std::int64_t left) {
-  return entry.objective == Objective::coverage ? left / 8 * 7 : 0;
+  return entry.objective == Objective::coverage ? left / kPartsInAll * kPartsOfEngine : 0;
 }
 
 // Whether all vectors fit `left` bytes; they are streamed where they do not.

@@ -143,9 +143,8 @@ class Planner {
   void memory() {
     const MemoryNeed need = need_on(ranks_);
     const std::int64_t process = process_on(ranks_), in_use = in_use_on(ranks_);
-    plan_.resident_bytes = process + std::max(need.opening, need.most());
     plan_.least_bytes = in_use + std::max(need.opening, need.least());
-    plan_.resident_bytes = std::max(plan_.resident_bytes, plan_.least_bytes);
+    plan_.resident_bytes = std::max(plan_.least_bytes, process + std::max(need.opening, need.most()));
     if (!request_.pool.memory_gib) {
       room_ = room_for_lists(need);
       plan_.memory_bytes = plan_.resident_bytes + (on_gpu() ? 0 : static_cast<std::int64_t>(room_));
@@ -211,7 +210,7 @@ class Planner {
   double useful_lists() const { return static_cast<double>(lists_of(0x1p62)) / 2; }
   double room_for_lists(const MemoryNeed& need) const {
     const double most = static_cast<double>(std::max(kGiB, need.vectors));
-    return std::min(useful_lists(), most) * 8 / 7;  // share_of_engine
+    return std::min(useful_lists(), most) * kPartsInAll / kPartsOfEngine;
   }
   // How much longer it takes to sum gains where there is room for short lists only, or none.
   double without_lists() const {
