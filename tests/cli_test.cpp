@@ -120,7 +120,7 @@ TEST(WrongUsage, IsOneLineAnd64) {
   expect_error(select_10({"extra\nline"}), 64, "unexpected");
   expect_error(select({"--batch"}), 64, "--batch: the value is missing");
   expect_error(select_10({"--score", ""}), 64, "--score: the value is empty");
-  expect_error(select_10({"--quiet=maybe"}), 64, "--quiet takes no value");
+  expect_error(select_10({"--quiet=maybe"}), 64, "--quiet: expected no value, or true or false");
   expect_error(select_10({}, "bogus"), 64, "bogus");
   expect_error(select_10({"--set", "bogus=1"}), 64, "first");  // lists the known keys
   expect_error(select_10({"--set", "first"}), 64, "KEY=VALUE");
@@ -214,6 +214,14 @@ first = "bogus"
   expect_error({"select", "--config", config, "--batch", "5", "--set", "first=random"}, 66, "/none/from_config.h5");
   expect_error({"select", "--config", config, "--batch", "5", "--set", "first=random", "--pool", "/none/other.h5"}, 66,
                "/none/other.h5");
+}
+
+TEST(Config, FlagsAreTakenBackByTheCommandLine) {
+  const Folder folder;
+  const std::string config = written(folder, "json.toml", "json = true\n");
+  EXPECT_EQ(run({"strategies", "--config", config}).out, run({"strategies", "--json"}).out);
+  EXPECT_EQ(run({"strategies", "--config", config, "--json=false"}).out, run({"strategies"}).out);
+  EXPECT_EQ(run({"strategies", "--json=true"}).out, run({"strategies", "--json"}).out);
 }
 
 TEST(Config, TakesPairsAsAnArrayToo) {

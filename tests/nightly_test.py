@@ -371,7 +371,7 @@ def batch_that_is_not_what_it_says_is_not_published():
             rows[0], rows[1] = rows[1], rows[0]
         expect("digest" in fail(lambda batch: swap(batch["rows"])), "swapped rows")
         expect("those of its rows" in fail(lambda batch: swap(batch["ids"])), "swapped ids")
-        expect("looked up" in fail(lambda batch: batch["ids"].__setitem__(0, "nobody")), "unknown id")
+        expect("those of its rows" in fail(lambda batch: batch["ids"].__setitem__(0, "nobody")), "unknown id")
         expect("twice" in fail(lambda batch: batch["ids"].__setitem__(0, batch["ids"][1])), "an id twice")
         columns = ("ids", "rows", "score", "gain")
         expect("instead of" in fail(lambda batch: [batch[name].pop() for name in columns]), "short")
@@ -393,6 +393,12 @@ def check_that_cannot_be_run_says_nothing_of_the_batch():
             one.nightly("--today", ONE, code=code, says="no verdict")
             expect(kept.exists() and not one.nights(), "the batch is neither rejected nor published")
         one.write(run='launch = ["env"]')
+        shard = one.pool.folder / one.pool.shards[0].name
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[:len(whole) // 2])
+        one.nightly("--today", ONE, code=65, says="no verdict")
+        expect(kept.exists() and not one.nights(), "the batch is neither rejected nor published")
+        shard.write_bytes(whole)
         one.nightly("--today", ONE)
         one.expect_sound([ONE])
         expect_equal(one.events()[-1]["starts"], 1, "selections")
@@ -497,6 +503,10 @@ def mistakes_in_the_campaign_file_are_named():
                                     (r"pool = .*", "pool = [1]", 78), (r"labelled = .*", "labelled = [1]", 78)):
             one.file.write_text(re.sub(line, instead, whole))
             expect("Traceback" not in one.nightly("--today", ONE, code=code, says=instead), instead)
+        one.file.write_text(re.sub(r"pool = .*", 'pool = "list.txt"', whole))
+        one.nightly("--today", ONE, code=66, says="list.txt: no such list")
+        (one.base / "list.txt").write_text("none.h5\n")
+        one.nightly("--today", ONE, code=66, says="none.h5, listed in list.txt: no such file")
         one.file.write_text(whole)
         os.mkdir(one.base / "tools")
         for tool in ("bash", "env", "dirname", "readlink"):

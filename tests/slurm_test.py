@@ -180,11 +180,24 @@ def restarts_are_capped_and_a_done_job_gives_the_same_batch_again():
 
 
 def restart_holds_for_the_first_start_only():
-    job = Job(words=["--restart"])
-    job.has_checkpoint()
-    CLUSTER.run("scancel", "--signal=USR1", job.number)
-    job.expect_done(restarts=1)
-    expect_equal(job.said().count("resuming from"), 1, job.said())
+    config = PLACE / "restart.toml"
+    config.write_text("restart = true\n")
+    for words in (["--restart"], ["--config", str(config)]):
+        job = Job(words=words)
+        job.has_checkpoint()
+        CLUSTER.run("scancel", "--signal=USR1", job.number)
+        job.expect_done(restarts=1)
+        expect_equal(job.said().count("resuming from"), 1, job.said())
+        expect("going on from" in job.said(), "it began anew:\n", job.said())
+
+
+def code_of_a_launcher_does_not_undo_a_batch():
+    launcher = PLACE / "launcher.sh"
+    launcher.write_text('#!/bin/bash\nsrun --mpi=pmix --kill-on-bad-exit=0 --cpus-per-task=1 "$@"\nexit 1\n')
+    launcher.chmod(0o755)
+    job = Job(LAUNCH=str(launcher))
+    job.expect_done(restarts=0)
+    expect("its launcher ended with 1" in job.said(), job.said())
 
 
 def foreign_output_is_not_the_batch_of_a_restart():

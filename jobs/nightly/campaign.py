@@ -83,8 +83,14 @@ class Campaign:
         given = self.select["pool"]
         given = [given] if isinstance(given, str) else given
         if len(given) == 1 and given[0].endswith(".txt"):
+            if not (self.base / given[0]).exists():
+                raise Stop(NO_INPUT, f"{given[0]}: no such list of files")
             lines = (self.base / given[0]).read_text(encoding="utf-8").splitlines()
-            return [str(self.base / line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+            paths = [str(self.base / line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+            for path in paths:
+                if not Path(path).exists():
+                    raise Stop(NO_INPUT, f"{path}, listed in {given[0]}: no such file")
+            return paths
         found = []
         for pattern in given:
             if not (paths := glob.glob(str(self.base / pattern))):

@@ -272,7 +272,7 @@ class Night:
         again = self.folder / "check.json"
         select = self.campaign.select
         words = ["--pool", self.pool, "--labels", "none", "--strategy", "random", "--batch", len(batch["ids"]),
-                 "--candidates", self.batch, "--strict-ids", "--certificate", "off",
+                 "--candidates", self.batch, "--certificate", "off",
                  "--device", "cpu", "--force", "--out", again]
         if "ids" in select:
             words += ["--ids", select["ids"]]
@@ -283,8 +283,6 @@ class Night:
         except OSError as error:
             raise NotChecked(UNAVAILABLE, f"{self.date}: the check, {command[0]}: {error.strerror}") from None
         said = done.stderr.strip().splitlines()[-1:]
-        if done.returncode == BAD_DATA:
-            raise ValueError(f"its ids were looked up in the pool: {said}")
         if done.returncode or not again.exists():
             code = done.returncode if done.returncode in (*FINAL_CODES, LATER) else UNAVAILABLE
             raise NotChecked(code, f"{self.date}: the check ended with {done.returncode} and no verdict; the batch is "

@@ -157,11 +157,14 @@ bool Options::parse(const std::vector<std::string>& arguments) {
     const bool is_repeatable = option.kind == Option::Kind::list || option.kind == Option::Kind::pairs;
     if (option.values.size() > 1 && !is_repeatable)
       throw Error(Exit::usage, fmt::format("{} is given twice", option.label()));
-    if (option.kind == Option::Kind::flag && option.given() && option.values.front() != "true")
-      throw Error(Exit::usage, fmt::format("{} takes no value", option.label()));
+    if (option.kind == Option::Kind::flag && option.given() && option.values.front() != "true" &&
+        option.values.front() != "false")
+      throw Error(Exit::usage, fmt::format("{}: expected no value, or true or false", option.label()));
     if (option.name == "config" && option.given()) config_ = option.values.front();
   }
   if (given("config")) read_config(config_, options_);
+  for (Option& option : options_)  // --flag=false has taken back what the file says
+    if (option.kind == Option::Kind::flag && option.given() && option.values.front() == "false") option.values.clear();
 
   for (const Option& option : options_) {
     if (option.required && !option.given())
