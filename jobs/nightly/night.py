@@ -115,7 +115,9 @@ class Night:
                    "pending": [str(self.folder / "pending.csv")], "threads": self.campaign.run["threads"],
                    "checkpoint": str(self.checkpoint), "out": str(self.batch)}
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
-        return f"# seine select --config {self.request}\n" + "\n".join(lines) + "\n"
+        # The pool as the campaign has it, too: where that changes, the night starts over.
+        given = json.dumps(self.campaign.select["pool"], ensure_ascii=False)
+        return f"# seine select --config {self.request}\n# pool of the campaign: {given}\n" + "\n".join(lines) + "\n"
 
     def check_growth(self, pool):
         """Without ids of its own, a row is known by its position, and that must stay what it was."""
