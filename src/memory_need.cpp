@@ -1,5 +1,7 @@
 #include "memory_need.hpp"
 
+#include <fmt/format.h>
+
 #include <limits>
 
 #include "seine/bytes.hpp"
@@ -101,6 +103,15 @@ MemoryNeed with_labelled_pool(MemoryNeed need, const PoolShape& labelled, std::i
   need.vectors += own_rows * stored_row_bytes(format);
   need.streaming += own_rows * RowStore::kBytesPerRow + fewest_streamed(format);
   return need;
+}
+
+std::string too_little_memory(double least, double given) {
+  return fmt::format("a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives {:.3f}",
+                     least, given);
+}
+std::string too_little_of_gpu(double least, double given) {
+  return fmt::format("a rank needs at least {:.3f} GiB of a GPU, streaming all that can be streamed, and has {:.3f}",
+                     least, given);
 }
 
 std::int64_t rows_kept(const RowFormat& format, std::int64_t own_rows, double room) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include "seine/pool_files.hpp"
 #include "seine/row_store.hpp"
@@ -56,6 +57,15 @@ inline std::int64_t share_of_engine(const Entry& entry, std::int64_t left) {
 inline bool fits(const MemoryNeed& need, double left) {
   return need.vectors == 0 || static_cast<double>(need.most()) <= left;
 }
+
+// What is left of `left` bytes for rows, and for what an engine may use beside; below 0: so much is missing.
+inline double room_of(const MemoryNeed& need, bool streams, double left) {
+  return left - static_cast<double>(streams ? need.streamed() : need.most());
+}
+
+// Why a rank cannot run, in GiB; what would help is to follow.
+std::string too_little_memory(double least, double given);
+std::string too_little_of_gpu(double least, double given);
 
 // What rows that are read again and again take of `room`, which is what the least leaves.
 std::int64_t streaming_bytes(const RowFormat& format, std::int64_t own_rows, double room);

@@ -153,7 +153,7 @@ class Planner {
     const double given = *request_.pool.memory_gib * kGiB;
     const double left = given - static_cast<double>(in_use);
     plan_.resident = fits(need, left);
-    room_ = left - static_cast<double>(plan_.resident ? need.most() : need.streamed());
+    room_ = room_of(need, !plan_.resident, left);
     plan_.memory_bytes = plan_.resident_bytes + lists(room_);
     if (!plan_.resident)
       plan_.memory_bytes =
@@ -163,9 +163,8 @@ class Planner {
   void refuse_too_little_memory() {
     if (!request_.pool.memory_gib || static_cast<double>(plan_.least_bytes) <= *request_.pool.memory_gib * kGiB) return;
     plan_.possible = false;
-    plan_.obstacle = fmt::format(
-        "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives {:.3f}: use {}",
-        in_gib(plan_.least_bytes), *request_.pool.memory_gib, what_would_do(*request_.pool.memory_gib * kGiB));
+    plan_.obstacle = fmt::format("{}: use {}", too_little_memory(in_gib(plan_.least_bytes), *request_.pool.memory_gib),
+                                 what_would_do(*request_.pool.memory_gib * kGiB));
   }
 
   // --memory bounds what is used of it, too.
@@ -174,8 +173,7 @@ class Planner {
     const PoolRequest& pool = request_.pool;
     const double given = std::min(pool.memory_gib.value_or(HUGE_VAL), pool.device_gib.value_or(HUGE_VAL));
     plan_.resident = plan_.resident && fits(need, given * kGiB);
-    room_ = given < HUGE_VAL ? given * kGiB - static_cast<double>(plan_.resident ? need.most() : need.streamed())
-                             : room_for_lists(need);
+    room_ = given < HUGE_VAL ? room_of(need, !plan_.resident, given * kGiB) : room_for_lists(need);
     plan_.device_resident_bytes = need.most();
     plan_.device_least_bytes = need.least();
     plan_.device_bytes = plan_.resident ? need.most() : need.streamed() + streaming_bytes(format_, own_rows_, room_);
@@ -183,10 +181,8 @@ class Planner {
     if (!plan_.resident) stream_from_host();
     if (static_cast<double>(need.least()) <= given * kGiB) return;
     plan_.possible = false;
-    plan_.obstacle = fmt::format(
-        "a rank needs at least {:.3f} GiB of a GPU, streaming all that can be streamed, and has {:.3f}: use more "
-        "ranks, with a GPU for each, or --device cpu",
-        in_gib(need.least()), given);
+    plan_.obstacle =
+        too_little_of_gpu(in_gib(need.least()), given) + ": use more ranks, with a GPU for each, or --device cpu";
   }
 
   // What the host needs where rows stream to a GPU, for whichever reason: those that stay are there.

@@ -145,71 +145,69 @@ Pool Pool::only(std::span<const std::int64_t> rows) const {
   return where(keep);
 }
 
-std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const Comm& self) const {
+// Rows on their way to the ranks of their parts: every column and every field, one exchange each.
+Pool::Moved Pool::moved(std::span<const std::int32_t> part) const {
   const auto ranks = static_cast<std::size_t>(comm_->size());
   std::vector<std::vector<std::int64_t>> positions(ranks);
   for (std::size_t i = 0; i < part.size(); ++i)
     positions[static_cast<std::size_t>(part[i]) % ranks].push_back(static_cast<std::int64_t>(i));
 
-  // What leaves for each rank: every column and every field of its rows, one exchange each.
-  const auto send = [&]<class T>(const std::vector<T>& column) {
-    std::vector<std::vector<T>> to;
-    for (const auto& of_rank : positions) to.push_back(chosen(column, of_rank));
+  const auto exchange = [&]<class T>(const std::vector<std::vector<T>>& to) {
     std::vector<T> all;
     for (const std::vector<T>& from : comm_->exchange(to)) all.insert(all.end(), from.begin(), from.end());
     return all;
   };
-  const std::vector<std::int32_t> parts = send(std::vector<std::int32_t>(part.begin(), part.end()));
+  const auto send = [&]<class T>(const std::vector<T>& column) {
+    std::vector<std::vector<T>> to;
+    for (const auto& of_rank : positions) to.push_back(chosen(column, of_rank));
+    return exchange(to);
+  };
   const auto send_if = [&]<class T>(const std::optional<std::vector<T>>& column) {
     return column ? std::optional(send(*column)) : std::nullopt;
   };
-  const Columns all{send(columns.rows),      send(columns.role),      send_if(columns.score),
-                    send_if(columns.weight), send_if(columns.before), send_if(columns.label)};
-  // Vectors that can be read again are, by the rank that needs them.
-  const RowFormat& format = store_.format();
-  std::vector<std::byte> x;
-  std::vector<float> a;
-  if (store_.resident()) {
-    std::vector<std::vector<std::byte>> x_to;
-    std::vector<std::vector<float>> a_to;
-    for (const auto& of_rank : positions) {
-      x_to.emplace_back(of_rank.size() * static_cast<std::size_t>(format.x_bytes()));
-      a_to.emplace_back(of_rank.size() * static_cast<std::size_t>(format.classes));
-      store_.gather(of_rank, x_to.back().data(), a_to.back().data());
-    }
-    for (const auto& from : comm_->exchange(x_to)) x.insert(x.end(), from.begin(), from.end());
-    for (const auto& from : comm_->exchange(a_to)) a.insert(a.end(), from.begin(), from.end());
+  Moved here;
+  here.parts = send(std::vector<std::int32_t>(part.begin(), part.end()));
+  here.columns = {send(columns.rows),      send(columns.role),      send_if(columns.score),
+                  send_if(columns.weight), send_if(columns.before), send_if(columns.label)};
+  if (!store_.resident()) return here;  // vectors that can be read again are, by the rank that needs them
+  std::vector<std::vector<std::byte>> x_to;
+  std::vector<std::vector<float>> a_to;
+  for (const auto& of_rank : positions) {
+    x_to.emplace_back(of_rank.size() * static_cast<std::size_t>(store_.format().x_bytes()));
+    a_to.emplace_back(of_rank.size() * static_cast<std::size_t>(store_.format().classes));
+    store_.gather(of_rank, x_to.back().data(), a_to.back().data());
   }
+  here.x = exchange(x_to);
+  here.a = exchange(a_to);
+  return here;
+}
 
-  std::vector<std::int64_t> order(parts.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
-  std::sort(order.begin(), order.end(), [&](std::int64_t i, std::int64_t j) {
-    const auto key = [&](std::int64_t k) {
-      return std::pair(parts[static_cast<std::size_t>(k)], all.rows[static_cast<std::size_t>(k)]);
-    };
-    return key(i) < key(j);
-  });
+std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const Comm& self) const {
+  const Moved here = moved(part);
+  const auto part_of = [&](std::int64_t i) { return here.parts[static_cast<std::size_t>(i)]; };
+  const auto row_of = [&](std::int64_t i) { return here.columns.rows[static_cast<std::size_t>(i)]; };
+  std::vector<std::int64_t> by_row(here.parts.size());
+  std::iota(by_row.begin(), by_row.end(), std::int64_t{0});
+  std::sort(by_row.begin(), by_row.end(), [&](std::int64_t i, std::int64_t j) { return row_of(i) < row_of(j); });
   const auto source = comm_->agree([&]() -> std::shared_ptr<const RowSource> {
     if (store_.resident()) return nullptr;
-    std::vector<std::int64_t> by_row(order);
-    std::sort(by_row.begin(), by_row.end(), [&](std::int64_t i, std::int64_t j) {
-      return all.rows[static_cast<std::size_t>(i)] < all.rows[static_cast<std::size_t>(j)];
-    });
-    return store_.source_among(chosen(all.rows, by_row),
-                               chosen(all.label, by_row).value_or(std::vector<std::int32_t>()));
+    return store_.source_among(chosen(here.columns.rows, by_row),
+                               chosen(here.columns.label, by_row).value_or(std::vector<std::int32_t>()));
   });
+
+  std::vector<std::int64_t> order = by_row;
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t i, std::int64_t j) { return part_of(i) < part_of(j); });
   std::vector<Part> mine;
   for (auto first = order.begin(); first != order.end();) {
-    const std::int32_t p = parts[static_cast<std::size_t>(*first)];
-    const auto last =
-        std::find_if(first, order.end(), [&](std::int64_t i) { return parts[static_cast<std::size_t>(i)] != p; });
+    const std::int32_t p = part_of(*first);
+    const auto last = std::find_if(first, order.end(), [&](std::int64_t i) { return part_of(i) != p; });
     const std::span<const std::int64_t> of_part(first, last);
-    Columns columns_of_part = chosen(all, of_part);
+    Columns own = chosen(here.columns, of_part);
     std::optional<RowStore::Stream> stream =
-        store_.stream_of(columns_of_part.rows, columns_of_part.label.value_or(std::vector<std::int32_t>()), source);
-    RowStore store =
-        stream ? RowStore(*backend_, format, std::move(*stream)) : stored(*backend_, format, of_part, x, a);
-    mine.push_back({p, Pool(self, *backend_, std::move(columns_of_part), std::move(store))});
+        store_.stream_of(own.rows, own.label.value_or(std::vector<std::int32_t>()), source);
+    RowStore store = stream ? RowStore(*backend_, store_.format(), std::move(*stream))
+                            : stored(*backend_, store_.format(), of_part, here.x, here.a);
+    mine.push_back({p, Pool(self, *backend_, std::move(own), std::move(store))});
     first = last;
   }
   return mine;

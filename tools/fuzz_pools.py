@@ -11,6 +11,7 @@ limit and without large allocations. Input K of seed S is the same whenever and 
 """
 import argparse
 import collections
+import json
 import multiprocessing
 import os
 import random
@@ -18,6 +19,7 @@ import resource
 import select
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -397,8 +399,10 @@ STRUCTURE_DAMAGE = [other_shape, other_type, odd_float_type, huge, huge, odd_val
 
 
 class Workplace:
-    def __init__(self, folder, seed):
+    def __init__(self, folder, seed, seine):
         self.folder, self.seed = folder, seed
+        listed = subprocess.run([seine, "strategies", "--json"], capture_output=True, check=True)
+        self.strategies = sorted(each["name"] for each in json.loads(listed.stdout))
         self.sound = []
         for which in range(len(SOUND)):
             path = os.path.join(folder, f"sound-{SOUND[which][0]}.h5")
@@ -436,7 +440,7 @@ class Workplace:
     def command(self, draw, path, which):
         out = os.path.join(self.folder, "out.csv")
         way = draw.random()
-        strategy = draw.choice(("random", "k_center", "k_means_pp", "facility_location", "entropy", "bald", "badge", "log_det", "margin"))
+        strategy = draw.choice(self.strategies)
         selecting = ["select", "--strategy", strategy, "--batch", "5", "--out", out, "--force", "--device", "cpu", "--quiet"]
         if way < 0.6:
             return ["inspect", "--pool", path, "--device", "cpu", "--quiet"]
@@ -530,7 +534,7 @@ def main():
     print(f"seed {options.seed}, inputs {numbers[0]} to {numbers[-1]}", flush=True)
     with tempfile.TemporaryDirectory(prefix="seine-fuzz-") as folder:
         os.environ["OMPI_MCA_orte_tmpdir_base"] = folder  # or another program of MPI, ending, takes the common one away
-        place = Workplace(folder, options.seed)
+        place = Workplace(folder, options.seed, options.seine)
         with multiprocessing.Pool(1, maxtasksperchild=50) as worker:
             for code, memory, failure in worker.imap(attempt, numbers):
                 codes[code] += 1

@@ -114,6 +114,14 @@ class Pool {
     std::vector<std::int64_t> positions, places;
   };
   Located locate(std::span<const std::int64_t> rows) const;  // collective
+  // Rows that have come to the rank of their part, in the order of their ranks.
+  struct Moved {
+    std::vector<std::int32_t> parts;
+    Columns columns;
+    std::vector<std::byte> x;  // empty where vectors are read again
+    std::vector<float> a;
+  };
+  Moved moved(std::span<const std::int32_t> part) const;  // collective
   using GatherOwn = std::function<void(std::span<const std::int64_t> positions, std::byte* out)>;
   std::vector<std::byte> fetch_with(std::span<const std::int64_t> rows, std::size_t item, const GatherOwn& own) const;
   Packed fetch_by(const DeviceLink& link, std::span<const std::int64_t> rows) const;

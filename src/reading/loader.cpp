@@ -348,8 +348,8 @@ Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& r
   const MemoryNeed of_host = on_gpu ? on_host(need) : need, of_vectors = on_gpu ? on_device(need) : need;
   const double left = on_gpu ? *request.device_gib * kGiB : host_left;
   const bool streams = comm.max(fits(of_vectors, left) && fits(of_host, host_left) ? 0 : 1) > 0;
-  const auto room_of = [&](const MemoryNeed& part, double part_left, const auto& refusal) {
-    const double own_room = part_left - static_cast<double>(streams ? part.streamed() : part.most());
+  const auto agreed_room = [&](const MemoryNeed& part, double part_left, const auto& refusal) {
+    const double own_room = room_of(part, streams, part_left);
     const double room = -comm.max(-own_room);
     comm.agree([&] {
       if (own_room < 0) throw Error(Exit::system, refusal(own_room));
@@ -361,18 +361,14 @@ Memory memory_for(const Comm& comm, const MemoryNeed& need, const PoolRequest& r
   const auto enough = [](double given, double own_room) {
     return std::ceil((given + (kMargin - own_room) / kGiB) * 1000) / 1000;
   };
-  const std::shared_ptr<Room> host = room_of(of_host, host_left, [&](double own_room) {
-    return fmt::format(
-        "a rank needs at least {:.3f} GiB, streaming all that can be streamed, and --memory gives "
-        "{:.3f}: use more ranks or more memory",
-        enough(*request.memory_gib, own_room), *request.memory_gib);
+  const std::shared_ptr<Room> host = agreed_room(of_host, host_left, [&](double own_room) {
+    return too_little_memory(enough(*request.memory_gib, own_room), *request.memory_gib) +
+           ": use more ranks or more memory";
   });
   if (!on_gpu) return {host, host, streams, true};
-  const std::shared_ptr<Room> device = room_of(of_vectors, left, [&](double own_room) {
-    return fmt::format(
-        "a rank needs at least {:.3f} GiB of a GPU, streaming all that can be streamed, and has {:.3f}: "
-        "use more GPUs, or --device cpu",
-        enough(*request.device_gib, own_room), *request.device_gib);
+  const std::shared_ptr<Room> device = agreed_room(of_vectors, left, [&](double own_room) {
+    return too_little_of_gpu(enough(*request.device_gib, own_room), *request.device_gib) +
+           ": use more GPUs, or --device cpu";
   });
   return {device, host, streams, true};
 }
