@@ -11,6 +11,13 @@ namespace {
 
 using Pair = std::pair<std::int64_t, std::int64_t>;
 
+constexpr std::uint64_t kFirstSeed = 1000;
+#ifdef __SANITIZE_ADDRESS__  // under which a run takes a hundred times as long
+constexpr int kRuns = 200;
+#else
+constexpr int kRuns = 6000;
+#endif
+
 // The value that chi-square with this many degrees of freedom exceeds with probability 1e-6 (Wilson and Hilferty).
 double chi_square_limit(double freedom) {
   const double a = 2 / (9 * freedom);
@@ -18,12 +25,11 @@ double chi_square_limit(double freedom) {
 }
 
 // Cells that expect fewer than 5 are counted together.
-void expect_law(const std::string& what, const std::map<Pair, double>& probability, const std::map<Pair, int>& count,
-                int runs, std::uint64_t first_seed) {
+void expect_law(const std::string& what, const std::map<Pair, double>& probability, const std::map<Pair, int>& count) {
   double statistic = 0, total = 0, rare_expected = 0, rare_count = 0;
   int cells = 0, counted = 0;
   for (const auto& [pair, p] : probability) {
-    const double expect = p * runs, got = count.contains(pair) ? count.at(pair) : 0;
+    const double expect = p * kRuns, got = count.contains(pair) ? count.at(pair) : 0;
     counted += static_cast<int>(got);
     total += p;
     if (expect < 5) {
@@ -39,18 +45,16 @@ void expect_law(const std::string& what, const std::map<Pair, double>& probabili
     ++cells;
   }
   EXPECT_NEAR(total, 1, 1e-9) << what << ": the exact probabilities";
-  EXPECT_EQ(counted, runs) << what << ": outcomes of probability zero";
+  EXPECT_EQ(counted, kRuns) << what << ": outcomes of probability zero";
   const double limit = chi_square_limit(std::max(1, cells - 1));
   std::printf("%s: seeds %llu..%llu, %d cells, chi-square %.2f, limit %.2f\n", what.c_str(),
-              static_cast<unsigned long long>(first_seed), static_cast<unsigned long long>(first_seed) + runs - 1,
+              static_cast<unsigned long long>(kFirstSeed), static_cast<unsigned long long>(kFirstSeed) + kRuns - 1,
               cells, statistic, limit);
   EXPECT_LE(statistic, limit) << what;
 }
 
-constexpr std::uint64_t kFirstSeed = 1000;
-
 // Counts of the first two picks.
-std::map<Pair, int> draw(const Scenario& scenario, Request request, int runs) {
+std::map<Pair, int> draw(const Scenario& scenario, Request request) {
   const Comm alone = Comm::self();
   const Folder folder;
   const PoolRequest pool = write_scenario(scenario, folder.path());
@@ -58,7 +62,7 @@ std::map<Pair, int> draw(const Scenario& scenario, Request request, int runs) {
   request.pool = pool;
   const std::unique_ptr<Backend> backend = backend_of("cpu", 1);
   std::map<Pair, int> count;
-  for (int i = 0; i < runs; ++i) {
+  for (int i = 0; i < kRuns; ++i) {
     request.seed = kFirstSeed + static_cast<std::uint64_t>(i);
     const Batch batch = select(request, alone, *backend, {});
     ++count[{batch.selection.rows.at(0), batch.selection.rows.size() > 1 ? batch.selection.rows[1] : -1}];
@@ -110,9 +114,7 @@ TEST(KMeansPlusPlus, FourPointsFromZero) {
   EXPECT_NEAR(exact.at({1, 3}), .015, 6e-4);
   EXPECT_NEAR(exact.at({2, 1}), .009, 6e-4);
   EXPECT_NEAR(exact.at({1, 2}), .002, 6e-4);
-  const int runs = 6000;
-  expect_law("k_means_pp from a covered row", exact, draw(scenario, request_for("k_means_pp", 2), runs), runs,
-             kFirstSeed);
+  expect_law("k_means_pp from a covered row", exact, draw(scenario, request_for("k_means_pp", 2)));
 }
 
 TEST(KMeansPlusPlus, UniformFirst) {
@@ -122,9 +124,8 @@ TEST(KMeansPlusPlus, UniformFirst) {
     return picks.empty() ? 1 : (x[row] - x[picks[0]]) * (x[row] - x[picks[0]]);
   };
   const std::vector<std::int64_t> rows = {0, 1, 2, 3, 4};
-  const int runs = 6000;
   expect_law("k_means_pp without covered rows", exact_pairs(rows, shares(rows, potential), potential),
-             draw(scenario, request_for("k_means_pp", 2), runs), runs, kFirstSeed);
+             draw(scenario, request_for("k_means_pp", 2)));
 }
 
 // Weights: in proportion to score * squared distance, but the first uniform.
@@ -142,9 +143,7 @@ TEST(KMeansPlusPlus, WithScores) {
   request.score = "least_confidence";
   request.score_power = 1;
   const std::vector<std::int64_t> rows = {0, 1, 2, 3};
-  const int runs = 6000;
-  expect_law("k_means_pp with weights", exact_pairs(rows, shares(rows, potential), potential),
-             draw(scenario, request, runs), runs, kFirstSeed);
+  expect_law("k_means_pp with weights", exact_pairs(rows, shares(rows, potential), potential), draw(scenario, request));
 }
 
 // Spec: after row 2, in proportion to 7.042 and 6.518. Four rows here, for a third draw to be open.
@@ -174,9 +173,7 @@ TEST(Badge, DrawsAfterTheLargestNorm) {
   const Potential potential = [&](std::int64_t row, const std::vector<std::int64_t>& picks) {
     return potential_of(row, picks[0]);
   };
-  const int runs = 6000;
-  expect_law("badge", exact_pairs({0, 1, 2, 3}, {{2, 1.0}}, potential), draw(scenario, request_for("badge", 2), runs),
-             runs, kFirstSeed);
+  expect_law("badge", exact_pairs({0, 1, 2, 3}, {{2, 1.0}}, potential), draw(scenario, request_for("badge", 2)));
 }
 
 TEST(Badge, ConditionedFirstDraw) {
@@ -192,18 +189,14 @@ TEST(Badge, ConditionedFirstDraw) {
   Request request = request_for("badge", 2);
   request.set["conditioned"] = "true";
   const std::vector<std::int64_t> rows = {1, 2, 3, 4};
-  const int runs = 6000;
-  expect_law("badge, conditioned", exact_pairs(rows, shares(rows, potential), potential), draw(scenario, request, runs),
-             runs, kFirstSeed);
+  expect_law("badge, conditioned", exact_pairs(rows, shares(rows, potential), potential), draw(scenario, request));
 }
 
 TEST(Random, EveryOrderAlike) {
   Scenario scenario{.pool = line_pool({0, 0, 0, 0})};
   const Potential potential = [](std::int64_t, const std::vector<std::int64_t>&) { return 1.0; };
   const std::vector<std::int64_t> rows = {0, 1, 2, 3};
-  const int runs = 6000;
-  expect_law("random", exact_pairs(rows, shares(rows, potential), potential),
-             draw(scenario, request_for("random", 2), runs), runs, kFirstSeed);
+  expect_law("random", exact_pairs(rows, shares(rows, potential), potential), draw(scenario, request_for("random", 2)));
 }
 
 // P is lowered to 1 where the partitions would be too small: the law is the exact one.
@@ -214,9 +207,8 @@ TEST(Merge, LoweredToOnePartition) {
     return picks.empty() ? 1 : (x[row] - x[picks[0]]) * (x[row] - x[picks[0]]);
   };
   const std::vector<std::int64_t> rows = {0, 1, 2, 3, 4};
-  const int runs = 3000;
   expect_law("k_means_pp, merge of one", exact_pairs(rows, shares(rows, potential), potential),
-             draw(scenario, merged(request_for("k_means_pp", 2), 64, 8), runs), runs, kFirstSeed);
+             draw(scenario, merged(request_for("k_means_pp", 2), 64, 8)));
 }
 
 // Three runs of 64 equal rows in up to three partitions, B = 1, from a covered row. A leaf draws one of its runs in
@@ -235,11 +227,10 @@ TEST(Merge, WeightsOfTheUnion) {
   request.certificate = CertificateMode::off;
   request.pool = write_scenario(scenario, folder.path());
   const std::unique_ptr<Backend> backend = backend_of("cpu", 1);
-  const int runs = 5000;
   const auto near2 = [&](int group) { return (place[group] + .5) * (place[group] + .5); };
   std::map<int, double> expect;
   std::map<int, int> count;
-  for (int i = 0; i < runs; ++i) {
+  for (int i = 0; i < kRuns; ++i) {
     request.seed = kFirstSeed + static_cast<std::uint64_t>(i);
     ++count[static_cast<int>(select(request, alone, *backend, {}).selection.rows[0] / 64)];
     // The exact law given which runs share a partition.
