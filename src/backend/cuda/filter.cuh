@@ -1,6 +1,6 @@
-// Which rows and vectors of a warp meet: all of them, or those of which a matrix product does not say that nothing comes
-// of it (filter_bound.hpp). A kernel asks for the next few until there are no more; a lane is told the number of its
-// own row or vector in the tile, the last one where there are fewer than a tile has.
+// Which rows and vectors of a warp meet: all of them, or those of which a matrix product does not say that nothing
+// comes of it (filter_bound.hpp). A kernel asks for the next few until there are no more; a lane is told the number of
+// its own row or vector in the tile, the last one where there are fewer than a tile has.
 //
 // A look at a product takes its 4 bytes and about one operation in float64, where a pair takes 2 or 3 per component.
 #pragma once
@@ -34,8 +34,8 @@ __device__ inline std::uint32_t said_of_rows(bool mine) {
 struct EveryPick {
   std::int64_t first = 0;
 
-  // How many of the picks [at, count) the rows meet next; `at` moves behind them, and behind those that none of the rows
-  // will meet.
+  // How many of the picks [at, count) the rows meet next; `at` moves behind them, and behind those that none of the
+  // rows will meet.
   template <class Matters>
   __device__ int choose(std::int64_t& at, std::int64_t count, std::int64_t, const Matters&, std::int64_t& pick) {
     const int many = static_cast<int>(count - at < kTilePicks ? count - at : kTilePicks);
@@ -125,9 +125,9 @@ struct EveryRow {
 struct NearRows {
   static constexpr std::int64_t kStep = kLookedAt;
 
-  std::int64_t width;      // candidates
-  const float* products;   // [rows of the band, width]
-  float slack;             // see similarity_slack
+  std::int64_t width;       // candidates
+  const float* products;    // [rows of the band, width]
+  float slack;              // see similarity_slack
   unsigned long long* met;  // counts rows that met a group
   std::uint32_t maybe = 0;  // of the rows that were looked at last, which the candidates have yet to meet
   std::int64_t chosen = 0;

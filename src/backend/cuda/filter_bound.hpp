@@ -27,7 +27,7 @@ inline double product_error(Inputs inputs, std::int64_t dim) {
   const double lost = static_cast<double>(dim + 32) * 0x1p-22;
   if (!(lost < 0.5)) return HUGE_VAL;
   const double sums = lost / (1 - lost), rounded = inputs == Inputs::tf32 ? 0x1p-9 + 0x1p-20 : 0;
-  return (1 + rounded) * (1 + sums) - 1;
+  return rounded + sums + rounded * sums;
 }
 
 // Canonical squared distances from below.

@@ -74,10 +74,10 @@ constexpr std::int64_t filter_rows(std::int64_t copied_bytes, std::int64_t vecto
   return std::max<std::int64_t>((std::int64_t{1} << 26) / bytes, 1);
 }
 
-// Whether that is less work, even if it spares every other pair only. In units of a component of a pair in the canonical
-// kernel, two instructions: 0.07 ps of an H100, whose TF32 products take a sixteenth of it (400 Tflop/s), while 4 bytes
-// written and read again take 32 (3 TB/s), and a component of a row 48, to be packed and read: 12 bytes. Launches,
-// and that the host has to wait for one, take 40 microseconds.
+// Whether that is less work, even if it spares every other pair only. In units of a component of a pair in the
+// canonical kernel, two instructions: 0.07 ps of an H100, whose TF32 products take a sixteenth of it (400 Tflop/s),
+// while 4 bytes written and read again take 32 (3 TB/s), and a component of a row 48, to be packed and read: 12 bytes.
+// Launches, and that the host has to wait for one, take 40 microseconds.
 constexpr bool filter_pays(std::int64_t rows, std::int64_t vectors, std::int64_t dim) {
   const double n = static_cast<double>(rows), d = static_cast<double>(dim), pairs = n * static_cast<double>(vectors);
   return 2 * (pairs * (d / 16 + 32) + n * d * 48 + 0.5e9) < pairs * d;

@@ -22,7 +22,8 @@ __global__ void start_rows(Start how, std::int64_t rows, RowStates out) {
   }
 }
 
-// The rows of a launch: all, or those of a list, counted from `first`; how many they are may be known on the device only.
+// The rows of a launch: all, or those of a list, counted from `first`; how many they are may be known on the device
+// only.
 struct Active {
   std::int64_t first, all;
   const std::int32_t* list = nullptr;
@@ -150,7 +151,8 @@ __global__ void __launch_bounds__(kThreads) compare_picks(const float* picks, st
   for (std::int64_t a = warp_of_grid() * kWarpRows; a < last; a += warps_of_grid() * kWarpRows) {
     const TileRows<float> rows = neighbours(picks + a * dim, last - a, dim);
     for (std::int64_t b = a > first ? a : first; b < last; b += kTilePicks) {
-      const float distance2 = tile<SquaredDifference>(rows, neighbours<kTilePicks>(picks + b * dim, last - b, dim), dim);
+      const float distance2 =
+          tile<SquaredDifference>(rows, neighbours<kTilePicks>(picks + b * dim, last - b, dim), dim);
       const std::int64_t row = a + lane / kTilePicks, pick = b + lane % kTilePicks;
       if (row < last && pick < last) between[row * stride + pick] = distance2;
     }
