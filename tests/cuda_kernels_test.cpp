@@ -151,6 +151,7 @@ struct Meeting {
       weight[i] = i % 7 == 0 ? 0 : static_cast<double>(i % 5) + 0.5;
       before[i] = static_cast<double>(dim * static_cast<std::int64_t>(1 + i % 3));
     }
+    before[5] = 1e-6;  // a product must say no more than it knows of the pick that is equal
     for (std::int64_t p = 0; p < kPicks; ++p) {
       moments.push_back(0.01 * static_cast<double>(p + 1));
       noise.push_back(static_cast<double>(9 * dim + p));  // so much that variance is left to the end

@@ -64,8 +64,11 @@ std::vector<Pair> pairs_that_hurt(std::int64_t dim, float tiny, float huge) {
   add("far from the origin, nearly equal", far, changed(far, 0.01f));
   add("far from the origin, equal", far, far);
   Values cut = far, steps = plain, alternating = plain;
-  for (float& value : cut) value = std::nextafter(std::nextafter(1.0f, 2.0f) + 0x1p-10f, 0.0f);  // loses all it can
+  for (float& value : cut) value = std::nextafter(1 + 0x1p-10f, 0.0f);
   add("just below a step of TF32", cut, cut);
+  Values dust(plain.size(), 0x1p-11f - 0x1p-22f), step(plain.size(), 0x1p-12f);
+  dust[0] = step[0] = 1;
+  add("each addend just below the last bit of the sum", dust, step);
   for (std::size_t c = 0; c < steps.size(); ++c) {
     steps[c] = c % 2 == 0 ? 1.0f : 0x1p-11f + 0x1p-12f;
     alternating[c] = (c % 4 < 2 ? 1.0f : -1.0f) * (1 + 0x1p-9f * static_cast<float>(c % 7));
@@ -103,6 +106,26 @@ void for_each_product(const Visit& visit) {
     }
 }
 
+// And some are off by much of what is allowed: the vectors do hurt.
+TEST(FilterBound, NoProductIsOffByMore) {
+  double most[2] = {};  // shares of it, by inputs
+  for_each_product([&](Inputs inputs, const Values& x, const Values& y, float product) {
+    double exact = 0, magnitudes = 0;
+    for (std::size_t c = 0; c < x.size(); ++c) {
+      exact += static_cast<double>(x[c]) * y[c];
+      magnitudes += std::abs(static_cast<double>(x[c]) * y[c]);
+    }
+    const double error = product_error(inputs, static_cast<std::int64_t>(x.size()));
+    const double off = std::abs(static_cast<double>(product) - exact);
+    const double tiny = static_cast<double>(4 * x.size()) * 0x1p-126;
+    ASSERT_LE(off, error * magnitudes + tiny);
+    if (magnitudes > 1e-20)
+      most[inputs == Inputs::tf32] = std::max(most[inputs == Inputs::tf32], off / (error * magnitudes));
+  });
+  EXPECT_GT(most[0], 0.45);
+  EXPECT_GT(most[1], 0.95);
+}
+
 TEST(FilterBound, NoCanonicalDistanceIsBelow) {
   int positive = 0, all = 0;
   for_each_product([&](Inputs inputs, const Values& x, const Values& y, float product) {
@@ -110,6 +133,13 @@ TEST(FilterBound, NoCanonicalDistanceIsBelow) {
     const float canonical = canonical_distance2(x.data(), y.data(), dim);
     const double bound = DistanceBound(inputs, dim)(norm2(x), norm2(y), product);
     ASSERT_LE(bound, static_cast<double>(canonical));
+    double least = 0;  // of a product that errs by all that is allowed
+    for (std::size_t c = 0; c < x.size(); ++c) {
+      const double term = static_cast<double>(x[c]) * y[c];
+      least += term - product_error(inputs, dim) * std::abs(term);
+    }
+    const float errs = std::nextafter(static_cast<float>(least), HUGE_VALF);
+    ASSERT_LE(DistanceBound(inputs, dim)(norm2(x), norm2(y), errs), static_cast<double>(canonical));
     positive += bound > 0;
     ++all;
   });
