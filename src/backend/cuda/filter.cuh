@@ -32,6 +32,7 @@ __device__ inline std::uint32_t said_of_rows(bool mine) {
 
 // Picks from `first` on, in order.
 struct EveryPick {
+  static constexpr bool kAlsoOuter = true;  // rows may be outer products
   std::int64_t first = 0;
 
   // How many of the picks [at, count) the rows meet next; `at` moves behind them, and behind those that none of the
@@ -54,12 +55,12 @@ struct EveryPick {
 
 // The same without picks that are too far from all rows of the tile.
 struct NearPicks {
+  static constexpr bool kAlsoOuter = false;
   std::int64_t first, width;  // whose products are known
   const float* products;      // [rows of the launch, width]
   const double *row_norms2, *pick_norms2;
   DistanceBound bound;
-  std::int64_t begin = 0;   // of the picks that were looked at last,
-  std::uint32_t maybe = 0;  // and which of them the rows have yet to meet
+  std::uint32_t maybe = 0;  // of the picks that were looked at last: which of them the rows have yet to meet
 
   // `matters(pick, distance2)`: whether the row of this lane would notice a pick that is no nearer than that.
   template <class Matters>
@@ -67,12 +68,13 @@ struct NearPicks {
                         std::int64_t& pick) {
     int many = 0;
     while (at < count && many < kTilePicks) {
-      if (maybe == 0) look(at, count, row, matters);
+      const std::int64_t begin = at - (at - first) % kLookedAt;
+      if (maybe == 0) maybe = look(begin, count, row, matters);
       for (; maybe != 0 && many < kTilePicks; maybe &= maybe - 1, ++many)
         if (lane_of_warp() % kTilePicks >= many) pick = begin + __ffs(static_cast<int>(maybe)) - 1;
-      const std::int64_t end = begin + kLookedAt < count ? begin + kLookedAt : count;
-      at = maybe != 0 ? begin + __ffs(static_cast<int>(maybe)) - 1 : end;
+      at = begin + (maybe != 0 ? __ffs(static_cast<int>(maybe)) - 1 : kLookedAt);
     }
+    at = at < count ? at : count;
     return many;
   }
   static __device__ std::int64_t number(std::int64_t, std::int64_t pick, int p) {
@@ -85,20 +87,26 @@ struct NearPicks {
   }
 
  private:
+  // Which of the picks from `begin` on. None that all rows have seen matters to one.
   template <class Matters>
-  __device__ void look(std::int64_t at, std::int64_t count, std::int64_t row, const Matters& matters) {
-    begin = at;
-    const std::int64_t mine = at + lane_of_warp() % kTilePicks;
-    float product[kLookedAt / kTilePicks];
+  __device__ std::uint32_t look(std::int64_t begin, std::int64_t count, std::int64_t row,
+                                const Matters& matters) const {
+    constexpr int kLooks = kLookedAt / kTilePicks;
+    const int left = static_cast<int>(count - begin < kLookedAt ? count - begin : kLookedAt);
+    const int mine = lane_of_warp() % kTilePicks;
+    const float* of_row = products + row * width + (begin - first);
+    float product[kLooks];
 #pragma unroll
-    for (int k = 0; k < kLookedAt / kTilePicks; ++k)
-      product[k] = mine + k * kTilePicks < count ? products[row * width + mine + k * kTilePicks - first] : 0;
+    for (int k = 0; k < kLooks; ++k) product[k] = mine + k * kTilePicks < left ? of_row[mine + k * kTilePicks] : 0;
+    std::uint32_t said = 0;
 #pragma unroll
-    for (int k = 0; k < kLookedAt / kTilePicks; ++k) {
-      const std::int64_t pick = mine + k * kTilePicks;
-      const bool may = pick < count && matters(pick, bound(row_norms2[row], pick_norms2[pick - first], product[k]));
-      maybe |= said_of_vectors(may) << (k * kTilePicks);
+    for (int k = 0; k < kLooks; ++k) {
+      const std::int64_t pick = begin + mine + k * kTilePicks;
+      const bool may =
+          mine + k * kTilePicks < left && matters(pick, bound(row_norms2[row], pick_norms2[pick - first], product[k]));
+      said |= said_of_vectors(may) << (k * kTilePicks);
     }
+    return said;
   }
 };
 

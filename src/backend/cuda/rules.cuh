@@ -83,7 +83,7 @@ __device__ inline double interaction(const Vectors& rows, std::int64_t row, cons
     return tile<Product>(x, chosen(static_cast<const double*>(picks.x.data), dim), dim);
   } else {
     const float ex = tile<SquaredDifference>(x, chosen(static_cast<const float*>(picks.x.data), dim), dim);
-    const std::int64_t classes = rows.a.dim;
+    const std::int64_t classes = Chosen::kAlsoOuter ? rows.a.dim : 0;
     if (classes == 0) return ex;
     const TileRows<float> a = rows_of_lanes(static_cast<const float*>(rows.a.data), row, classes);
     const float ea = tile<SquaredDifference>(a, chosen(static_cast<const float*>(picks.a.data), classes), classes);
