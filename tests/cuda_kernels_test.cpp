@@ -187,8 +187,7 @@ struct States {
 // The library that stands in for cuBLAS; see fake_cublas.cpp for modes.
 std::unique_ptr<Cublas> open_fake(const char* mode, std::string& why) {
   setenv("SEINE_FAKE_CUBLAS", mode, 1);
-  const std::string names[] = {"/nowhere/libcublas.so", SEINE_FAKE_CUBLAS_LIBRARY};
-  return Cublas::open(nullptr, why, names);
+  return Cublas::open(nullptr, why, {"/nowhere/libcublas.so", SEINE_FAKE_CUBLAS_LIBRARY});
 }
 
 // Rows of a list meet the picks [first, last) of which products say that they may be near enough.
@@ -376,9 +375,7 @@ TEST(CudaKernels, WithoutALibraryForProductsThereIsAReason) {
   std::string why;
   EXPECT_FALSE(open_fake("fails", why));
   EXPECT_EQ(why, "cuBLAS: the fake has no device, while starting it");
-  const std::string nowhere[] = {"/nowhere/libcublas.so"};
-  why.clear();
-  EXPECT_FALSE(Cublas::open(nullptr, why, nowhere));
+  EXPECT_FALSE(Cublas::open(nullptr, why, {"/nowhere/libcublas.so"}));
   EXPECT_NE(why.find("/nowhere/libcublas.so"), std::string::npos) << why;
 }
 

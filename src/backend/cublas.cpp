@@ -2,7 +2,7 @@
 
 #include <dlfcn.h>
 
-#include <vector>
+#include <utility>
 
 #include "seine/error.hpp"
 
@@ -63,13 +63,12 @@ struct Cublas::Functions {
   }
 };
 
-std::unique_ptr<Cublas> Cublas::open(void* stream, std::string& why, std::span<const std::string> names) {
-  static const std::vector<std::string> kNames{"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
+std::unique_ptr<Cublas> Cublas::open(void* stream, std::string& why, std::initializer_list<const char*> names) {
   void* library = nullptr;
-  for (const std::string& name : names.empty() ? std::span<const std::string>(kNames) : names) {
-    library = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  for (const char* name : names) {
+    library = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
     if (library) break;
-    if (const char* fault = dlerror(); why.empty()) why = fault;
+    if (name == *names.begin()) why = dlerror();
   }
   if (!library) return nullptr;
   try {

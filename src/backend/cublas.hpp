@@ -6,8 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
-#include <span>
 #include <string>
 
 #include "backend/cuda/filter_bound.hpp"
@@ -22,8 +22,10 @@ inline Inputs inputs_of(Element type) {
 class Cublas {
  public:
   // Its calls go to `stream`, of the current device. Null where there is none that works; `why` says so, or which
-  // version was found. `names`: what to look for; empty: what the toolkits call it.
-  static std::unique_ptr<Cublas> open(void* stream, std::string& why, std::span<const std::string> names = {});
+  // version was found. `names`: what to look for; those of the toolkits.
+  static std::unique_ptr<Cublas> open(void* stream, std::string& why,
+                                      std::initializer_list<const char*> names = {"libcublas.so.13", "libcublas.so.12",
+                                                                                  "libcublas.so"});
   Cublas(const Cublas&) = delete;
   Cublas& operator=(const Cublas&) = delete;
   ~Cublas();

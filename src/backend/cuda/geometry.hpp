@@ -66,8 +66,8 @@ constexpr Grid gram_grid(std::int64_t dim, std::int64_t groups) {
   return {side, side, static_cast<unsigned>(std::clamp<std::int64_t>(groups, 1, kMostStripes))};
 }
 
-// Matrix products that only say which pairs need not meet: of so many picks at a time, so that rows that fall behind
-// drop out soon, and of so many rows that their copies and products take 128 MiB at most.
+// Matrix products that only say which pairs need not meet: of so many picks at a time, so that rows that fall below the
+// floor drop out soon, and of so many rows that their copies and products take 128 MiB at most.
 inline constexpr std::int64_t kFilterPicks = 256;
 constexpr std::int64_t filter_rows(std::int64_t copied_bytes, std::int64_t vectors) {
   const std::int64_t bytes = std::max<std::int64_t>(copied_bytes, vectors * std::int64_t{sizeof(float)});
