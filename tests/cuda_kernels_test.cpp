@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <random>
 
+#include "backend/cublas.hpp"
 #include "backend/cuda/coverage.cuh"
 #include "backend/cuda/moments.cuh"
 #include "backend/cuda/rows.cuh"
@@ -129,6 +131,7 @@ struct Meeting {
         pick_x(normal(random, kPicks * dim)),
         pick_a(normal(random, kPicks * classes)),
         half(halves(x)),
+        half_picks(halves(pick_x)),
         wide_picks(pick_x.begin(), pick_x.end()),
         x2(kRows),
         a2(kRows),
@@ -137,6 +140,8 @@ struct Meeting {
         weight(kRows),
         before(kRows) {
     std::copy_n(x.begin() + 5 * dim, dim, pick_x.begin() + 3 * dim);  // a row is picked
+    std::copy_n(half.begin() + 5 * dim, dim, half_picks.begin() + 3 * dim);
+    for (const __half value : half_picks) widened_picks.push_back(__half2float(value));
     const auto cpu = make_cpu();
     cpu->squared_norms({x.data(), Element::f32, dim}, kRows, x2.data());
     cpu->squared_norms({a.data(), Element::f32, classes}, kRows, a2.data());
@@ -146,6 +151,7 @@ struct Meeting {
       weight[i] = i % 7 == 0 ? 0 : static_cast<double>(i % 5) + 0.5;
       before[i] = static_cast<double>(dim * static_cast<std::int64_t>(1 + i % 3));
     }
+    before[5] = 1e-6;  // a product must say no more than it knows of the pick that is equal
     for (std::int64_t p = 0; p < kPicks; ++p) {
       moments.push_back(0.01 * static_cast<double>(p + 1));
       noise.push_back(static_cast<double>(9 * dim + p));  // so much that variance is left to the end
@@ -157,11 +163,12 @@ struct Meeting {
              pick_x2.data(),
              pick_a2.data()};
   }
-  static constexpr std::int64_t kPicks = 19;
+  static constexpr std::int64_t kPicks = 41;
 
   std::int64_t dim;
   std::vector<float> x, a, pick_x, pick_a;
-  std::vector<__half> half;
+  std::vector<__half> half, half_picks;
+  std::vector<float> widened_picks;  // the same values
   std::vector<double> wide_picks, x2, a2, pick_x2, pick_a2, weight, before, moments, noise;
   Vectors rows, picks;
 };
@@ -177,14 +184,48 @@ struct States {
   const double* weight;
 };
 
+// The library that stands in for cuBLAS; see fake_cublas.cpp for modes.
+std::unique_ptr<Cublas> open_fake(const char* mode, std::string& why) {
+  setenv("SEINE_FAKE_CUBLAS", mode, 1);
+  return Cublas::open(nullptr, why, {"/nowhere/libcublas.so", SEINE_FAKE_CUBLAS_LIBRARY});
+}
+
+// Rows of a list meet the picks [first, last) of which products say that they may be near enough.
+template <class Rule, class X>
+void apply_near(const Cublas& products, const Vectors& rows, const Active& active, const Field& picks_x, Picks picks,
+                std::int64_t first, std::int64_t last, double floor, const Places& places, unsigned long long* met) {
+  const std::int64_t width = last - first, dim = rows.x.dim, many = active.size();
+  const auto n = static_cast<std::size_t>(many);
+  std::vector<X> packed(n * static_cast<std::size_t>(dim));
+  std::vector<double> norms2(n), pick_norms2(static_cast<std::size_t>(width));
+  std::vector<float> out(n * pick_norms2.size());
+  launch(pack_rows<X>, blocks(many, kWarps), static_cast<const X*>(rows.x.data), active, dim, packed.data(),
+         norms2.data());
+  const Field own = picks_x.from(first), x{packed.data(), rows.x.type, dim};
+  make_cpu()->squared_norms(own, width, pick_norms2.data());
+  const Inputs inputs = inputs_of(rows.x.type);
+  products.multiply(x, many, own, width, inputs, out.data());
+  picks.vectors.rows = last;
+  const NearPicks near{first, width, out.data(), norms2.data(), pick_norms2.data(), DistanceBound(inputs, dim)};
+  launch(apply_picks<Rule, X, NearPicks>, apply_grid(many, 1), rows, active, picks, near, floor, places, met);
+}
+
 template <class Rule>
-void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool weights, bool listed) {
+void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool weights, bool listed,
+                        const Cublas* products = nullptr) {
   SCOPED_TRACE(testing::Message() << "rule " << static_cast<int>(kind) << ", dim " << meeting.dim << ", classes "
                                   << meeting.rows.a.dim << (half ? ", float16" : "") << (weights ? ", weights" : "")
-                                  << (listed ? ", listed" : ""));
+                                  << (products ? ", filtered"
+                                      : listed ? ", listed"
+                                               : ""));
   const auto cpu = make_cpu();
   Vectors rows = meeting.rows, all_picks = meeting.picks;
   if (half) rows.x = {meeting.half.data(), Element::f16, meeting.dim};
+  Field picks_x = all_picks.x;
+  if (products && half) {  // picks as the rows
+    picks_x = {meeting.half_picks.data(), Element::f16, meeting.dim};
+    all_picks.x.data = meeting.widened_picks.data();
+  }
   if (kind == RuleKind::variance) all_picks.x = {meeting.wide_picks.data(), Element::f64, meeting.dim};
   const double* weight = weights ? meeting.weight.data() : nullptr;
   States<Rule> got(weight), want(weight);
@@ -194,7 +235,11 @@ void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool w
   launch(start_rows<Rule>, blocks(kRows, kThreads), start, kRows, got.view());
   cpu->start(kind, start, kRows, want.view());
   ASSERT_EQ(bits(got.key), bits(want.key));
-  for (const std::int64_t known : {3, 8, 9, 19}) {
+  unsigned long long all_met = 0;
+  std::int64_t all_pairs = 0;
+  // Filtered, there are more picks than a warp looks at together.
+  for (const std::int64_t known :
+       {std::int64_t{3}, std::int64_t{8}, std::int64_t{9}, products ? Meeting::kPicks : 19}) {
     const double floor = known == 9 ? want.key[kRows / 2] : -HUGE_VAL;
     const Picks picks{all_picks.from(0, known), (Rule::uses_distance ? meeting.moments : meeting.noise).data()};
     const std::vector<std::uint32_t> seen = got.applied;
@@ -207,8 +252,17 @@ void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool w
     Active active{0, kRows};
     if (listed) active.list = list.data(), active.length = &length;
     unsigned long long met = 0;
-    launch(half ? apply_picks<Rule, __half> : apply_picks<Rule, float>, apply_grid(kRows, 1), rows, active, picks,
-           floor, places, &met);
+    if constexpr (Rule::uses_distance) {
+      if (products) {  // in two blocks
+        const auto apply = half ? apply_near<Rule, __half> : apply_near<Rule, float>;
+        const std::int64_t border = known == Meeting::kPicks ? 4 : 0;
+        if (border > 0) apply(*products, rows, active, picks_x, picks, 0, border, floor, places, &met);
+        apply(*products, rows, active, picks_x, picks, border, known, floor, places, &met);
+      }
+    }
+    if (!products)
+      launch(half ? apply_picks<Rule, __half, EveryPick> : apply_picks<Rule, float, EveryPick>, apply_grid(kRows, 1),
+             rows, active, picks, EveryPick{}, floor, places, &met);
     cpu->apply(kind, rows, picks, floor, want.view());
     std::int64_t pairs = 0;
     for (std::size_t i = 0; i < kRows; ++i) {
@@ -220,7 +274,14 @@ void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool w
       ASSERT_EQ(std::bit_cast<std::uint64_t>(got.key[i]), std::bit_cast<std::uint64_t>(want.key[i])) << i;
       ASSERT_EQ(got.applied[i], known);
     }
-    EXPECT_EQ(static_cast<std::int64_t>(met), pairs);
+    EXPECT_LE(static_cast<std::int64_t>(met), pairs);
+    if (!products) {
+      EXPECT_EQ(static_cast<std::int64_t>(met), pairs);
+    }
+    all_met += met, all_pairs += pairs;
+  }
+  if (products) {
+    EXPECT_LT(static_cast<std::int64_t>(all_met), all_pairs * 3 / 4);
   }
   EXPECT_EQ(0, std::memcmp(got.key.data(), want.key.data(), kRows * sizeof(double)));
   for (std::size_t i = 0; i < kRows; ++i) {
@@ -247,6 +308,89 @@ TEST(CudaKernels, PicksDoToRowsWhatTheyDoOnTheCpu) {
     }
 }
 
+// Also where every product is as wrong as it may be.
+TEST(CudaKernels, PicksThatProductsRuleOutChangeNothing) {
+  std::mt19937_64 random(8);
+  for (const char* mode : {"", "errs"}) {
+    std::string why;
+    const std::unique_ptr<Cublas> products = open_fake(mode, why);
+    ASSERT_TRUE(products) << why;
+    for (const std::int64_t dim : {1, 31, 70}) {
+      const Meeting meeting(random, dim, 0);
+      for (const bool half : {false, true}) {
+        expect_same_course<Nearest>(RuleKind::nearest, meeting, half, half, true, products.get());
+        expect_same_course<Race>(RuleKind::race, meeting, half, !half, true, products.get());
+      }
+    }
+  }
+}
+
+// Where nobody counts what rows have seen, a block of picks starts where the one before ended.
+TEST(CudaKernels, BlocksOfPicksFollowEachOther) {
+  std::mt19937_64 random(9);
+  const Meeting meeting(random, 33, 0);
+  const auto cpu = make_cpu();
+  std::string why;
+  const std::unique_ptr<Cublas> products = open_fake("", why);
+  States<Race> got(nullptr), want(nullptr);
+  for (States<Race>* states : {&got, &want})
+    cpu->start(RuleKind::race, {meeting.before.data(), nullptr, 5, Purpose("test")}, kRows, states->view());
+  RowStates uncounted = got.view();
+  uncounted.applied = nullptr;
+  const Picks picks{meeting.picks, meeting.moments.data()};
+  constexpr std::int64_t kBorder = 21;
+  unsigned long long met = 0;
+  const auto apply = [&](std::int64_t first, std::int64_t last) {
+    apply_near<Race, float>(*products, meeting.rows, {0, kRows}, meeting.picks.x, picks, first, last, -HUGE_VAL,
+                            Places(uncounted), &met);
+  };
+  apply(0, kBorder);
+  launch(apply_picks<Race, float, EveryPick>, apply_grid(kRows, 1), meeting.rows, Active{0, kRows},
+         Picks{meeting.picks.from(0, kBorder + 5), meeting.moments.data()}, EveryPick{kBorder}, -HUGE_VAL,
+         Places(uncounted), &met);
+  EXPECT_LT(met, static_cast<unsigned long long>(kRows * (kBorder + 5)));
+  apply(kBorder + 5, Meeting::kPicks);
+  cpu->apply(RuleKind::race, meeting.rows, picks, -HUGE_VAL, want.view());
+  EXPECT_EQ(bits(got.key), bits(want.key));
+}
+
+TEST(CudaKernels, ProductsAreOfRowsAndVectors) {
+  std::string why;
+  const std::unique_ptr<Cublas> products = open_fake("", why);
+  ASSERT_TRUE(products) << why;
+  EXPECT_EQ(why, "cuBLAS 12.3");
+  // 2 rows and 3 vectors of 2 components.
+  const std::vector<float> x{1, 2, 3, 4}, y{1, 0, 0, 1, 5, 5}, want{1, 2, 15, 3, 4, 35};
+  const std::vector<__half> half_x = halves(x), half_y = halves(y);
+  std::vector<float> out(6);
+  products->multiply({x.data(), Element::f32, 2}, 2, {y.data(), Element::f32, 2}, 3, Inputs::tf32, out.data());
+  EXPECT_EQ(out, want);
+  out.assign(6, 0);
+  products->multiply({half_x.data(), Element::f16, 2}, 2, {half_y.data(), Element::f16, 2}, 3, Inputs::as_stored,
+                     out.data());
+  EXPECT_EQ(out, want);
+}
+
+TEST(CudaKernels, WithoutALibraryForProductsThereIsAReason) {
+  std::string why;
+  EXPECT_FALSE(open_fake("fails", why));
+  EXPECT_EQ(why, "cuBLAS: the fake has no device, while starting it");
+  EXPECT_FALSE(Cublas::open(nullptr, why, {"/nowhere/libcublas.so"}));
+  EXPECT_NE(why.find("/nowhere/libcublas.so"), std::string::npos) << why;
+}
+
+TEST(CudaKernels, LagIsMeasured) {
+  std::vector<std::uint32_t> applied(kRows);
+  std::iota(applied.begin(), applied.end(), 3u);
+  RowStates states;
+  states.applied = applied.data();
+  const std::vector<std::int32_t> list{0, 7, 44};
+  unsigned long long pairs = 0, longest = 0;
+  launch(measure_lag, blocks(3, kThreads), Active{0, 3, list.data()}, Places(states), 50, &pairs, &longest);
+  EXPECT_EQ(pairs, 47u + 40 + 3);
+  EXPECT_EQ(longest, 47u);
+}
+
 // Streamed rows lie elsewhere than their states.
 TEST(CudaKernels, RowsFindTheirStates) {
   std::mt19937_64 random(3);
@@ -261,8 +405,8 @@ TEST(CudaKernels, RowsFindTheirStates) {
   scattered.at = by_cpu.at = at.data();
   unsigned long long met = 0;
   const Picks picks{meeting.picks, nullptr};
-  launch(apply_picks<Nearest, float>, apply_grid(kRows, 1), meeting.rows, Active{0, kRows}, picks, -HUGE_VAL,
-         Places(scattered), &met);
+  launch(apply_picks<Nearest, float, EveryPick>, apply_grid(kRows, 1), meeting.rows, Active{0, kRows}, picks,
+         EveryPick{}, -HUGE_VAL, Places(scattered), &met);
   EXPECT_EQ(static_cast<std::int64_t>(met), cpu->apply(RuleKind::nearest, meeting.rows, picks, -HUGE_VAL, by_cpu));
   EXPECT_EQ(bits(got.key), bits(want.key));
 }
@@ -310,25 +454,43 @@ TEST(CudaKernels, GainsAndCoverageAreThoseOfTheCpu) {
         std::vector<Near*> places, places_by_cpu;
         for (std::size_t j = 0; j < n; ++j)
           places.push_back(lists[j].data()), places_by_cpu.push_back(by_cpu[j].data());
-        std::vector<unsigned long long> gains(n), near(n);
+        std::vector<unsigned long long> gains(n);
         std::vector<std::int64_t> want(n), want_near(n);
         const Band band{kRows, nullptr, best.data(), nullptr, 50};
-        launch(add_gains, gain_grid(count, kRows, 2), ground.data(), band, weight, fixed, candidates.data(), count, dim,
-               gains.data(), static_cast<Near* const*>(places.data()), kRoom, near.data());
         cpu->first_gains(x, band, weight, fixed, y, {}, places_by_cpu, kRoom, want.data(), want_near.data());
-        ASSERT_EQ(std::vector<std::int64_t>(gains.begin(), gains.end()), want);
-        ASSERT_EQ(std::vector<std::int64_t>(near.begin(), near.end()), want_near);
         const auto by_row = [](const Near& a, const Near& b) { return a.row < b.row; };
-        for (std::size_t j = 0; j < n; ++j) {
-          if (want_near[j] > kRoom) continue;
-          std::sort(lists[j].begin(), lists[j].begin() + want_near[j], by_row);
-          std::sort(by_cpu[j].begin(), by_cpu[j].begin() + want_near[j], by_row);
-          for (std::int64_t k = 0; k < want_near[j]; ++k) {
-            ASSERT_EQ(lists[j][static_cast<std::size_t>(k)].row, by_cpu[j][static_cast<std::size_t>(k)].row);
-            ASSERT_EQ(lists[j][static_cast<std::size_t>(k)].similarity,
-                      by_cpu[j][static_cast<std::size_t>(k)].similarity);
+        for (std::size_t j = 0; j < n; ++j)
+          if (want_near[j] <= kRoom) std::sort(by_cpu[j].begin(), by_cpu[j].begin() + want_near[j], by_row);
+        const auto expect_same_gains = [&](const auto& chosen) {
+          using Chosen = std::remove_cvref_t<decltype(chosen)>;
+          std::vector<unsigned long long> near(n);
+          gains.assign(n, 0);
+          launch(add_gains<Chosen>, gain_grid(count, kRows, 2, Chosen::kStep), ground.data(), band, weight, fixed,
+                 candidates.data(), count, dim, chosen, gains.data(), static_cast<Near* const*>(places.data()), kRoom,
+                 near.data());
+          ASSERT_EQ(std::vector<std::int64_t>(gains.begin(), gains.end()), want);
+          ASSERT_EQ(std::vector<std::int64_t>(near.begin(), near.end()), want_near);
+          for (std::size_t j = 0; j < n; ++j) {
+            if (want_near[j] > kRoom) continue;
+            std::sort(lists[j].begin(), lists[j].begin() + want_near[j], by_row);
+            for (std::int64_t k = 0; k < want_near[j]; ++k) {
+              ASSERT_EQ(lists[j][static_cast<std::size_t>(k)].row, by_cpu[j][static_cast<std::size_t>(k)].row);
+              ASSERT_EQ(lists[j][static_cast<std::size_t>(k)].similarity,
+                        by_cpu[j][static_cast<std::size_t>(k)].similarity);
+            }
+          }
+        };
+        for (const char* mode : {"", "errs"}) {
+          std::string why;
+          std::vector<float> products(kRows * n);
+          open_fake(mode, why)->multiply(x, kRows, y, count, Inputs::tf32, products.data());
+          unsigned long long met = 0;
+          expect_same_gains(NearRows{count, products.data(), similarity_slack(Inputs::tf32, dim), &met});
+          if (dim > 1 && count > raised) {
+            EXPECT_LT(met, static_cast<unsigned long long>(kRows * ((count + 7) / 8)));
           }
         }
+        expect_same_gains(EveryRow{});
 
         // The same from lists, whose rows count from 50, when coverage has risen.
         std::vector<float> later(50 + kRows);
@@ -410,6 +572,15 @@ TEST(CudaGeometry, ThereIsABlockAndNeverTooMany) {
     }
   }
   EXPECT_EQ(blocks(257, 256).x, 2u);
+}
+
+TEST(CudaGeometry, ProductsAreFormedWhereTheySpareWork) {
+  static_assert(filter_pays(1'000'000, 256, 512) && filter_pays(1'000'000, 512, 256) && filter_pays(100'000, 256, 512));
+  static_assert(!filter_pays(1'000'000, 1, 512), "to copy the rows takes longer");
+  static_assert(!filter_pays(1'000'000, 256, 32), "to write and read products takes longer");
+  static_assert(!filter_pays(4096, 64, 512), "to start takes longer");
+  static_assert(!filter_pays(0, 0, 512));
+  static_assert(filter_rows(1024, 256) == 65536 && filter_rows(0, 512) == 32768 && filter_rows(1 << 30, 256) == 1);
 }
 
 TEST(CudaGeometry, GainsCoverEveryCandidateAndRow) {

@@ -389,5 +389,121 @@ TEST_P(CudaLoops, SecondMoments) {
   });
 }
 
+// Many rows and picks, so that products decide who meets, as they do not where rows come in small pieces.
+class CudaFilter : public testing::Test {
+ protected:
+  void SetUp() override {
+    cuda_ = open_cuda();
+    if (!cuda_.backend) GTEST_SKIP() << cuda_.why_not;
+    if (cuda_.backend->describe().find("products by cuBLAS") == std::string::npos)
+      GTEST_SKIP() << cuda_.backend->describe();
+  }
+
+  static constexpr std::int64_t kDim = 256, kClusters = 500;
+  // Rows about centres, one after the other.
+  static std::vector<float> clusters(std::int64_t rows) {
+    std::mt19937_64 random(kSeed);
+    const std::vector<float> centre = normal<float>(random, kClusters * kDim, 0.5);
+    std::vector<float> x = normal<float>(random, rows * kDim);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = 0.4f * x[i] + centre[i % centre.size()];
+    return x;
+  }
+
+  Cuda cuda_;
+};
+
+// A course of picks, which are the first rows, over pieces of so many rows.
+struct Filtered {
+  Bits bits;
+  std::int64_t met = 0;  // pairs
+};
+template <class Rule>
+Filtered run_in_pieces(Backend& on, RuleKind rule, const Field& x, std::int64_t rows, std::int64_t piece) {
+  constexpr std::int64_t kPicks = 600;
+  std::mt19937_64 random(kSeed);
+  std::vector<double> moment(kPicks);
+  for (std::size_t i = 0; i < moment.size(); ++i) moment[i] = 1e-6 * static_cast<double>(i + 1);
+  const Array<double> weights(on, normal<double>(random, rows, 5)), moments(on, moment), key(on, rows);
+  const Array<typename Rule::State> state(on, rows);
+  const Array<std::uint32_t> applied(on, rows);
+  const auto states_from = [&](std::int64_t first) {
+    return RowStates{state.data() + first, key.data() + first, applied.data() + first, weights.data() + first};
+  };
+  on.start(rule, {nullptr, nullptr, 7, Purpose("test")}, rows, states_from(0));
+  Filtered filtered;
+  const auto apply = [&](std::int64_t picks, double floor) {
+    for (std::int64_t first = 0; first < rows; first += piece)
+      filtered.met += on.apply(rule, {std::min(piece, rows - first), x.from(first), {}},
+                               {{picks, x, {}}, moments.data()}, floor, states_from(first));
+  };
+  apply(300, -HUGE_VAL);
+  std::vector<double> keys = key.to_host();
+  std::nth_element(keys.begin(), keys.begin() + rows / 4, keys.end());
+  apply(kPicks, keys[static_cast<std::size_t>(rows / 4)]);  // a quarter of the rows is far behind then
+  apply(kPicks, -HUGE_VAL);
+  for (const typename Rule::State& s : state.to_host()) add(filtered.bits, s);
+  return filtered;
+}
+
+TEST_F(CudaFilter, SparesMostPairsOfRowsAndPicksAndChangesNothing) {
+  constexpr std::int64_t kRows = 150'000, kPiece = 4096;
+  Backend& on = *cuda_.backend;
+  const std::vector<float> values = clusters(kRows);
+  for (const Element type : {Element::f32, Element::f16}) {
+    const Matrix x(on, values, kDim, type);
+    for (const RuleKind rule : {RuleKind::nearest, RuleKind::race}) {
+      SCOPED_TRACE(testing::Message() << "rule " << static_cast<int>(rule)
+                                      << (type == Element::f16 ? ", float16" : ""));
+      const auto run = [&](std::int64_t piece) {
+        return rule == RuleKind::nearest ? run_in_pieces<Nearest>(on, rule, x.field, kRows, piece)
+                                         : run_in_pieces<Race>(on, rule, x.field, kRows, piece);
+      };
+      const Filtered plain = run(kPiece), filtered = run(kRows);
+      EXPECT_TRUE(filtered.bits == plain.bits);
+      EXPECT_LT(filtered.met, plain.met / 2);
+    }
+  }
+}
+
+TEST_F(CudaFilter, FirstGainsAreTheSame) {
+  constexpr std::int64_t kRows = 100'000, kRoom = 2000;
+  constexpr std::size_t kCandidates = 512;
+  Backend& on = *cuda_.backend;
+  const Array<float> x(on, clusters(kRows));
+  on.unit_rows(x.data(), kRows, kDim);
+  const Field field{x.data(), Element::f32, kDim};
+  const FixedPoint fixed = FixedPoint::for_sum(kRows, 16, 30);
+  for (const std::int64_t raised : {std::int64_t{0}, kClusters}) {  // nothing is spared, and most pairs
+    const Array<float> best(on, std::vector<float>(kRows, 0.0f));
+    on.raise(field, kRows, field, raised, best.data());
+    // So many candidates together.
+    const auto gains_of = [&](std::size_t together) {
+      const Array<Near> memory(on, static_cast<std::int64_t>(kCandidates) * kRoom);
+      std::vector<Near*> lists;
+      for (std::size_t j = 0; j < kCandidates; ++j)
+        lists.push_back(memory.data() + static_cast<std::int64_t>(j) * kRoom);
+      std::vector<std::int64_t> gains(kCandidates), near(kCandidates);
+      for (std::size_t j = 0; j < kCandidates; j += together)
+        on.first_gains(field, {kRows, nullptr, best.data(), nullptr}, nullptr, fixed,
+                       field.from(kClusters + static_cast<std::int64_t>(j)), {}, std::span(lists).subspan(j, together),
+                       kRoom, gains.data() + j, near.data() + j);
+      Bits bits(gains.begin(), gains.end());
+      bits.insert(bits.end(), near.begin(), near.end());
+      std::vector<Near> listed = memory.to_host();
+      for (std::size_t j = 0; j < kCandidates; ++j) {
+        if (near[j] > kRoom) continue;
+        const auto list = listed.begin() + static_cast<std::ptrdiff_t>(j) * kRoom;
+        std::sort(list, list + near[j], [](const Near& a, const Near& b) { return a.row < b.row; });
+        for (auto entry = list; entry < list + near[j]; ++entry) {
+          bits.push_back(static_cast<std::uint64_t>(entry->row));
+          add(bits, entry->similarity);
+        }
+      }
+      return bits;
+    };
+    EXPECT_TRUE(gains_of(kCandidates) == gains_of(8)) << raised;
+  }
+}
+
 }  // namespace
 }  // namespace seine

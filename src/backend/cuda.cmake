@@ -43,6 +43,7 @@ if(SEINE_NCCL_INCLUDE_DIR)
 endif()
 
 add_library(seine_cuda MODULE ${seine_nccl_source}
+  src/backend/cublas.cpp
   src/backend/cuda/backend.cu
   src/backend/cuda/coverage.cu
   src/backend/cuda/moments.cu

@@ -153,12 +153,26 @@ inline bool __any_sync(unsigned, bool mine) {
   for (int lane = 0; lane < 32; ++lane) any |= given[lane] != 0;
   return any;
 }
+inline unsigned __ballot_sync(unsigned, bool mine) {
+  const std::uint64_t* given = seine::test::DeviceBlock::current_block->meet_warp(mine);
+  unsigned lanes = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) lanes |= (given[lane] != 0 ? 1u : 0u) << lane;
+  return lanes;
+}
+inline int __ffs(int bits) {
+  return __builtin_ffs(bits);
+}
 inline void __syncthreads() {
   seine::test::DeviceBlock::current_block->meet_block();
 }
 inline unsigned long long atomicAdd(unsigned long long* to, unsigned long long more) {
   const unsigned long long before = *to;
   *to += more;
+  return before;
+}
+inline unsigned long long atomicMax(unsigned long long* to, unsigned long long other) {
+  const unsigned long long before = *to;
+  if (other > before) *to = other;
   return before;
 }
 

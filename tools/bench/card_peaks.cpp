@@ -1,39 +1,41 @@
-// The bounds of a GPU: what its own runtime library copies and cuBLAS multiplies. cuBLAS is looked for while the
-// program runs, as a compiler is often installed without it; where there is none the clock and the number of processors
-// tell.
+// The bounds of a GPU: what its own runtime library copies and cuBLAS multiplies; where that is not found, the clock
+// and the number of processors tell.
 #include <cuda_runtime.h>
-#include <dlfcn.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "backend/cublas.hpp"
 #include "peaks.hpp"
 #include "seine/error.hpp"
 
 namespace {
 
+using namespace seine;
 using Clock = std::chrono::steady_clock;
 constexpr int kSide = 8192;
 
 void check(cudaError_t fault) {
-  if (fault != cudaSuccess)
-    throw seine::Error(seine::Exit::no_device, std::string("CUDA: ") + cudaGetErrorString(fault));
+  if (fault != cudaSuccess) throw Error(Exit::no_device, std::string("CUDA: ") + cudaGetErrorString(fault));
 }
 
-class DeviceMemory {
+class DeviceValues {
  public:
-  explicit DeviceMemory(std::size_t bytes) { check(cudaMalloc(&memory_, bytes)); }
-  explicit DeviceMemory(const std::vector<float>& values) : DeviceMemory(values.size() * sizeof(float)) {
+  explicit DeviceValues(std::size_t bytes) { check(cudaMalloc(&memory_, bytes)); }
+  explicit DeviceValues(const std::vector<float>& values) : DeviceValues(values.size() * sizeof(float)) {
     check(cudaMemcpy(memory_, values.data(), values.size() * sizeof(float), cudaMemcpyHostToDevice));
   }
-  DeviceMemory(const DeviceMemory&) = delete;
-  DeviceMemory& operator=(const DeviceMemory&) = delete;
-  ~DeviceMemory() { cudaFree(memory_); }
+  DeviceValues(const DeviceValues&) = delete;
+  DeviceValues& operator=(const DeviceValues&) = delete;
+  ~DeviceValues() { cudaFree(memory_); }
   float* get() const { return static_cast<float*>(memory_); }
 
  private:
@@ -55,39 +57,11 @@ double best_rate(const std::function<void()>& call) {
   return best;
 }
 
-// The three functions of cuBLAS that are used, by its binary interface.
-struct Blas {
-  int (*create)(void** handle) = nullptr;
-  int (*destroy)(void* handle) = nullptr;
-  int (*sgemm)(void* handle, int transpose_a, int transpose_b, int m, int n, int k, const float* alpha, const float* a,
-               int lda, const float* b, int ldb, const float* beta, float* c, int ldc) = nullptr;
-
-  static Blas open() {
-    for (const char* name : {"libcublas.so.13", "libcublas.so.12", "libcublas.so"})
-      if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) {
-        Blas blas;
-        blas.create = reinterpret_cast<decltype(create)>(dlsym(library, "cublasCreate_v2"));
-        blas.destroy = reinterpret_cast<decltype(destroy)>(dlsym(library, "cublasDestroy_v2"));
-        blas.sgemm = reinterpret_cast<decltype(sgemm)>(dlsym(library, "cublasSgemm_v2"));
-        return blas;
-      }
-    return {};
-  }
-  bool is_there() const { return create && destroy && sgemm; }
-};
-
-// Products of two such matrices in a second, in float32; 0 where cuBLAS cannot tell.
-double products_per_second(const Blas& blas, const float* a, const float* b, float* c) {
-  void* handle = nullptr;
-  if (!blas.is_there() || blas.create(&handle) != 0) return 0;
-  constexpr int kPlain = 0, kTransposed = 1;
-  const float one = 1, zero = 0;
-  int fault = 0;
-  const double rate = best_rate([&] {
-    fault |= blas.sgemm(handle, kTransposed, kPlain, kSide, kSide, kSide, &one, a, kSide, b, kSide, &zero, c, kSide);
-  });
-  blas.destroy(handle);
-  return fault == 0 ? rate : 0;
+// Gflop/s of the product of two such matrices.
+double product_rate(const Cublas& cublas, Element type, Inputs inputs, const void* a, const void* b, float* c) {
+  return 2e-9 * kSide * kSide * kSide * best_rate([&] {
+           cublas.multiply({a, type, kSide}, kSide, {b, type, kSide}, kSide, inputs, c);
+         });
 }
 
 // Of a fused multiply-add in each of 128 lanes of all processors in every cycle, Gflop/s.
@@ -106,14 +80,22 @@ Peaks measure_peaks(int) {
   std::minstd_rand random;  // zeros would be multiplied faster
   std::vector<float> values(kValues);
   for (float& value : values) value = 1e-9f * static_cast<float>(random()) - 1;
-  const DeviceMemory from(values), to(values), product(kBytes);
+  const DeviceValues from(values), to(values), product(kBytes);
   Peaks peaks;
   peaks.copy = 2e-9 * static_cast<double>(kBytes) * best_rate([&] {
                  check(cudaMemcpyAsync(product.get(), from.get(), kBytes, cudaMemcpyDeviceToDevice, nullptr));
                });
-  peaks.gemm = 2e-9 * kSide * kSide * kSide * products_per_second(Blas::open(), from.get(), to.get(), product.get());
-  if (!(peaks.gemm > 0)) {
-    std::fputs("seine: no product by cuBLAS; its place takes what the clock allows\n", stderr);
+  std::string why;
+  if (const std::unique_ptr<Cublas> cublas = Cublas::open(nullptr, why)) {
+    peaks.gemm = product_rate(*cublas, Element::f32, Inputs::as_stored, from.get(), to.get(), product.get());
+    peaks.gemm_tf32 = product_rate(*cublas, Element::f32, Inputs::tf32, from.get(), to.get(), product.get());
+    // Two float16 from 1/8 to 1 in the place of each float32.
+    const auto half = [&] { return 0x3000u + static_cast<std::uint32_t>(random() % 0xc00u); };
+    for (float& value : values) value = std::bit_cast<float>(half() << 16 | half());
+    const DeviceValues halves(values);
+    peaks.gemm_f16 = product_rate(*cublas, Element::f16, Inputs::as_stored, halves.get(), halves.get(), product.get());
+  } else {
+    std::fprintf(stderr, "seine: no product by cuBLAS (%s); its place takes what the clock allows\n", why.c_str());
     peaks.gemm = arithmetic_by_the_clock();
   }
   peaks.read = peaks.copy;

@@ -93,7 +93,11 @@ class Table:
         content = json.loads(out.read_text())
         bounds = {name: float(content["context"][name]) for name in ("read_GB/s", "copy_GB/s", "gemm_Gflop/s")}
         print(content["context"]["device"])
-        print(f"copy {number(bounds['copy_GB/s'])} GB/s read and written, GEMM {number(bounds['gemm_Gflop/s'])} Gflop/s\n")
+        print(f"copy {number(bounds['copy_GB/s'])} GB/s read and written, GEMM {number(bounds['gemm_Gflop/s'])} Gflop/s")
+        for name, label in (("gemm_tf32_Gflop/s", "TF32"), ("gemm_f16_Gflop/s", "float16")):
+            if name in content["context"]:
+                print(f"{label} GEMM {number(float(content['context'][name]))} Gflop/s")
+        print()
         print(line("kernel", "ms", "GB/s", "Gflop/s", "of its bound"))
         for run in content["benchmarks"]:
             milliseconds = run["real_time"] * {"ns": 1e-6, "us": 1e-3, "ms": 1}[run["time_unit"]]

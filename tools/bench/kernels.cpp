@@ -49,6 +49,11 @@ Bound by_distances(const Peaks& peaks) {
 Bound by_wide_dots(const Peaks& peaks) {
   return {"1/2 of arithmetic", 0.5 * peaks.fma, peaks.gemm};
 }
+// What products decide, as if they did everything: two operations per component of a pair.
+Bound by_products(const Peaks& peaks, Element type) {
+  return type == Element::f16 ? Bound{"float16 GEMM", peaks.gemm_f16, peaks.gemm}
+                              : Bound{"TF32 GEMM", peaks.gemm_tf32, peaks.gemm};
+}
 
 // `amount` is what one iteration reads or computes.
 void report(State& state, const Bound& bound, double amount) {
@@ -183,7 +188,9 @@ struct ApplyCase {
   Element type;  // of the rows
   bool outer;
   std::int64_t picks;
+  std::int64_t dim = 128;
 };
+constexpr std::int64_t kManyPicks = 1024;  // so many that a GPU lets products decide which rows they meet
 
 // What a pass does with its picks: all rows take part.
 void apply_benchmark(const Bench& bench, const ApplyCase& each, State& state, std::int64_t count, std::int64_t dim) {
@@ -224,6 +231,8 @@ void apply_benchmark(const Bench& bench, const ApplyCase& each, State& state, st
   const double dims = static_cast<double>(dim + (each.outer ? kClasses : 0));
   if (each.picks == 1)
     report(state, by_reading(bench.peaks), static_cast<double>(count) * static_cast<double>(rows.x.row_bytes()));
+  else if (const Bound products = by_products(bench.peaks, each.type); each.picks >= kManyPicks && products.gigas > 0)
+    report(state, products, 2 * dims * static_cast<double>(count * each.picks));
   else
     report(state, is_distance ? by_distances(bench.peaks) : by_wide_dots(bench.peaks),
            (is_distance ? 3 : 2) * dims * static_cast<double>(count * each.picks));
@@ -234,26 +243,51 @@ void apply_benchmarks(const Bench& bench) {
                                 {"apply/nearest,float16", RuleKind::nearest, Element::f16, false, 1},
                                 {"apply/nearest", RuleKind::nearest, Element::f32, false, 64},
                                 {"apply/nearest,float16", RuleKind::nearest, Element::f16, false, 64},
+                                {"apply/nearest", RuleKind::nearest, Element::f32, false, kManyPicks, 512},
+                                {"apply/nearest,float16", RuleKind::nearest, Element::f16, false, kManyPicks, 512},
                                 {"apply/race", RuleKind::race, Element::f32, false, 64},
                                 {"apply/race,outer", RuleKind::race, Element::f32, true, 64},
                                 {"apply/variance", RuleKind::variance, Element::f32, false, 64}}) {
-    const std::int64_t rows = 60'000 * bench.scale, dim = 128;
+    const std::int64_t rows = 60'000 * bench.scale, dim = each.dim;
     const std::string picks = each.picks == 1 ? ",1 pick" : "," + std::to_string(each.picks) + " picks";
     add(sized(each.name, rows, dim, picks), [=](State& state) { apply_benchmark(bench, each, state, rows, dim); });
   }
 }
 
+Array<float> unit_rows(const Bench& bench, std::int64_t rows, std::int64_t dim) {
+  Array<float> x = bench.random<float>(rows * dim, -0.5, 1);
+  bench.backend.unit_rows(x.data(), rows, dim);
+  return x;
+}
+
+// Coverage is so high that a candidate adds to one row in a hundred.
+void first_gains_benchmark(const Bench& bench) {
+  constexpr std::int64_t kDim = 256, kCandidates = 512, kRoom = 4096;
+  const std::int64_t rows = 20'000 * bench.scale;
+  add(sized("first_gains", rows, kDim, ",512 candidates"), [=](State& state) {
+    const Array<float> x = unit_rows(bench, rows, kDim), above = bench.random<float>(rows, 0.36, 0.4);
+    const Field field{x.data(), Element::f32, kDim};
+    const Array<Near> memory(bench.backend, kCandidates * kRoom);
+    std::vector<Near*> lists;
+    for (std::int64_t j = 0; j < kCandidates; ++j) lists.push_back(memory.data() + j * kRoom);
+    std::vector<std::int64_t> gains(kCandidates), near(kCandidates);
+    for (auto _ : state) {
+      near.assign(near.size(), 0);
+      bench.backend.first_gains(field, {.count = rows, .above = above.data()}, nullptr,
+                                FixedPoint::for_sum(rows << 10, 1), field, {}, lists, kRoom, gains.data(), near.data());
+    }
+    const Bound products = by_products(bench.peaks, Element::f32);
+    report(state, products.gigas > 0 ? products : by_dots(bench.peaks),
+           2.0 * static_cast<double>(rows * kCandidates * kDim));
+  });
+}
+
 void coverage_benchmarks(const Bench& bench) {
   constexpr std::int64_t kDim = 128, kCandidates = 64;
   const std::int64_t rows = 20'000 * bench.scale;
-  const auto unit_rows = [=] {
-    Array<float> x = bench.random<float>(rows * kDim, -0.5, 1);
-    bench.backend.unit_rows(x.data(), rows, kDim);
-    return x;
-  };
   const double flops = 2.0 * static_cast<double>(rows * kCandidates * kDim);
   add(sized("gains", rows, kDim, ",64 candidates"), [=](State& state) {
-    const Array<float> x = unit_rows(), above = bench.random<float>(rows, 0, 0.5);
+    const Array<float> x = unit_rows(bench, rows, kDim), above = bench.random<float>(rows, 0, 0.5);
     const Field field{x.data(), Element::f32, kDim};
     const FixedPoint fixed = FixedPoint::for_sum(rows << 10, 1);  // room enough in a float64, too
     std::vector<std::int64_t> gains(kCandidates);
@@ -263,7 +297,7 @@ void coverage_benchmarks(const Bench& bench) {
     report(state, by_dots(bench.peaks), flops);
   });
   add(sized("raise", rows, kDim, ",64 picks"), [=](State& state) {
-    const Array<float> x = unit_rows();
+    const Array<float> x = unit_rows(bench, rows, kDim);
     Array<float> best = bench.random<float>(rows, 0, 0);
     const Field field{x.data(), Element::f32, kDim};
     for (auto _ : state) bench.backend.raise(field, rows, field, kCandidates, best.data());
@@ -323,6 +357,8 @@ void say(const Peaks& peaks, const std::string& ending) {
   say("copy_GB/s" + ending, peaks.copy);
   say("fma_Gflop/s" + ending, peaks.fma);
   say("gemm_Gflop/s" + ending, peaks.gemm);
+  if (peaks.gemm_tf32 > 0) say("gemm_tf32_Gflop/s" + ending, peaks.gemm_tf32);
+  if (peaks.gemm_f16 > 0) say("gemm_f16_Gflop/s" + ending, peaks.gemm_f16);
 }
 
 void run(int threads) {
@@ -342,6 +378,7 @@ void run(int threads) {
   norm_benchmark(bench);
   apply_benchmarks(bench);
   coverage_benchmarks(bench);
+  first_gains_benchmark(bench);
   search_benchmarks(bench);
   gram_benchmark(bench);
   benchmark::RunSpecifiedBenchmarks();

@@ -1,8 +1,84 @@
 // Facility location: similarities of ground rows and candidates.
+#include <algorithm>
+
 #include "backend/cuda/coverage.cuh"
 #include "backend/cuda/cuda_backend.cuh"
 
 namespace seine {
+
+// One call of gains or first_gains.
+class CudaBackend::Gaining {
+ public:
+  Gaining(CudaBackend& on, FixedPoint fixed, const Field& candidates, std::int64_t count)
+      : on_(on), fixed_(fixed), candidates_(candidates), count_(count), sums_(on.zeros(count)) {}
+
+  // Rows of a band, packed.
+  struct Ground {
+    Field rows;
+    Band band;
+    const double* weight;
+
+    Ground from(std::int64_t first, std::int64_t most) const {
+      const Band& b = band;
+      return {rows.from(first),
+              {std::min(b.count - first, most), nullptr, b.above + first, b.below ? b.below + first : nullptr,
+               b.first + first},
+              weight ? weight + first : nullptr};
+    }
+  };
+
+  template <class Chosen>
+  void meet(const Ground& ground, const Chosen& chosen) {
+    expect(ground.rows.type == Element::f32 && candidates_.type == Element::f32, "similarities are of float32 rows");
+    if (ground.band.count == 0) return;
+    on_.launch(add_gains<Chosen>,
+               gain_grid(count_, ground.band.count, on_.properties_.multiProcessorCount, Chosen::kStep),
+               static_cast<const float*>(ground.rows.data), ground.band, ground.weight, fixed_,
+               static_cast<const float*>(candidates_.data), count_, candidates_.dim, chosen, sums_.data(),
+               lists_.empty() ? nullptr : lists_.data(), room_, near_.empty() ? nullptr : near_.data());
+  }
+
+  // The same with lists.
+  void meet_first(const Ground& ground, std::span<Near* const> lists, std::int64_t room, std::int64_t* near) {
+    lists_ = Array<Near*>(on_, lists);
+    room_ = room;
+    near_ = Array<unsigned long long>(on_, count_);
+    on_.copy_in(near_.data(), near, lists.size() * sizeof(std::int64_t));
+    const std::int64_t all = ground.band.count, met = meet_near(ground);
+    if (met < all) meet(ground.from(met, all), EveryRow{});
+    on_.copy_out(near, near_.data(), lists.size() * sizeof(std::int64_t));
+  }
+
+  void add_to(std::int64_t* gains) const { CudaBackend::add_to(gains, sums_); }
+
+ private:
+  // Rows of which products say that candidates may add to them, as long as that spares half of the pairs; how many rows
+  // were looked at.
+  std::int64_t meet_near(const Ground& ground) {
+    const std::int64_t all = ground.band.count, dim = candidates_.dim;
+    if (!on_.products_ || !filter_pays(all, count_, dim)) return 0;
+    const std::int64_t at_once = std::min(filter_rows(0, count_), all);
+    const std::int64_t groups = (count_ + kTilePicks - 1) / kTilePicks;
+    const Array<float> products(on_, at_once * count_);
+    const Array<unsigned long long> met = on_.zeros(1);
+    for (std::int64_t first = 0; first < all; first += at_once) {
+      if (first == at_once && 2 * met.to_host()[0] > static_cast<unsigned long long>(groups * at_once)) return first;
+      const Ground some = ground.from(first, at_once);
+      on_.products_->multiply(some.rows, some.band.count, candidates_, count_, Inputs::tf32, products.data());
+      meet(some, NearRows{count_, products.data(), similarity_slack(Inputs::tf32, dim), met.data()});
+    }
+    return all;
+  }
+
+  CudaBackend& on_;
+  const FixedPoint fixed_;
+  const Field& candidates_;
+  const std::int64_t count_;
+  Array<unsigned long long> sums_;
+  Array<Near*> lists_;
+  std::int64_t room_ = 0;
+  Array<unsigned long long> near_;  // lengths of the lists
+};
 
 void CudaBackend::gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                         const Field& candidates, std::int64_t count, std::int64_t* gains) {
@@ -20,23 +96,18 @@ void CudaBackend::gains(const Field& ground, const Band& band, const double* wei
       weight = weights.data();
     }
   }
-  const Array<unsigned long long> sums = zeros(count);
-  meet_ground({rows, ground.type, ground.dim}, band, weight, fixed, candidates, count, sums.data(), nullptr, 0,
-              nullptr);
-  add_to(gains, sums);
+  Gaining gaining(*this, fixed, candidates, count);
+  gaining.meet({{rows, ground.type, ground.dim}, band, weight}, EveryRow{});
+  gaining.add_to(gains);
 }
 
 void CudaBackend::first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
                               const Field& candidates, const ShadowFields&, std::span<Near* const> lists,
                               std::int64_t room, std::int64_t* gains, std::int64_t* near) {
-  const auto count = static_cast<std::int64_t>(lists.size());
-  if (count == 0) return;
-  const Array<Near*> places(*this, lists);
-  const Array<unsigned long long> sums = zeros(count), lengths(*this, count);
-  copy_in(lengths.data(), near, lists.size() * sizeof(std::int64_t));
-  meet_ground(ground, all, weight, fixed, candidates, count, sums.data(), places.data(), room, lengths.data());
-  add_to(gains, sums);
-  copy_out(near, lengths.data(), static_cast<std::size_t>(count) * sizeof(std::int64_t));
+  if (lists.empty()) return;
+  Gaining gaining(*this, fixed, candidates, static_cast<std::int64_t>(lists.size()));
+  gaining.meet_first({ground, all, weight}, lists, room, near);
+  gaining.add_to(gains);
 }
 
 void CudaBackend::listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
@@ -62,16 +133,6 @@ void CudaBackend::raise(const Field& ground, std::int64_t rows, const Field& pic
   launch(raise_rows, blocks(rows, kWarps * kWarpRows), static_cast<const float*>(ground.data), rows,
          static_cast<const float*>(picks.data), count, ground.dim, best);
   finish();
-}
-
-// Rows of a band, packed, meet candidates; see add_gains.
-void CudaBackend::meet_ground(const Field& rows, const Band& band, const double* weight, FixedPoint fixed,
-                              const Field& candidates, std::int64_t count, unsigned long long* sums, Near* const* lists,
-                              std::int64_t room, unsigned long long* near) {
-  expect(rows.type == Element::f32 && candidates.type == Element::f32, "similarities are of float32 rows");
-  if (band.count == 0) return;
-  launch(add_gains, gain_grid(count, band.count, properties_.multiProcessorCount), static_cast<const float*>(rows.data),
-         band, weight, fixed, static_cast<const float*>(candidates.data), count, rows.dim, sums, lists, room, near);
 }
 
 }  // namespace seine

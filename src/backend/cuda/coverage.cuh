@@ -1,7 +1,7 @@
 // Facility location: similarities of ground rows and candidates. Kernels of coverage.cu.
 #pragma once
 
-#include "backend/cuda/warp.cuh"
+#include "backend/cuda/filter.cuh"
 #include "seine/backend.hpp"
 
 namespace seine {
@@ -9,25 +9,29 @@ namespace {
 
 // A block owns kGainGroups * kTilePicks candidates and, of the ground rows, a stripe; its warps are kGainGroups groups
 // of candidates by kGainStripes tiles of rows, so that a row serves several groups from L1. Integer atomics, once per
-// warp and candidate. Bytes per ground row and block: dim * 4 and 4 to 16 of its levels and weight; flops per row and
-// candidate: 2 dim, and 5 in float64. Where there are lists, a thread also writes the rows that add, each to the next
-// free place.
+// warp and candidate. Bytes per ground row that meets a block: dim * 4 and 4 to 16 of its levels and weight; flops per
+// row and candidate that meet: 2 dim, and 5 in float64. Where there are lists, a thread also writes the rows that add,
+// each to the next free place.
+template <class Chosen>
 __global__ void __launch_bounds__(kThreads)
     add_gains(const float* ground, Band band, const double* weight, FixedPoint fixed, const float* candidates,
-              std::int64_t count, std::int64_t dim, unsigned long long* gains, Near* const* lists, std::int64_t room,
-              unsigned long long* near) {
+              std::int64_t count, std::int64_t dim, Chosen chosen, unsigned long long* gains, Near* const* lists,
+              std::int64_t room, unsigned long long* near) {
   const int lane = lane_of_warp(), warp = static_cast<int>(threadIdx.x) / kLanes;
   const std::int64_t group = (static_cast<std::int64_t>(blockIdx.x) * kGainGroups + warp % kGainGroups) * kTilePicks;
   if (group >= count) return;
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * kWarpRows;
-  std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * kWarpRows;
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * Chosen::kStep;
+  std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * Chosen::kStep;
   const std::int64_t candidate = group + lane % kTilePicks;
   std::int64_t sum = 0;
-  for (; first < band.count; first += stride) {
-    const float dot = tile<Product>(neighbours(ground + first * dim, band.count - first, dim), candidates + group * dim,
-                                    count - group, dim);
-    const std::int64_t row = first + lane / kTilePicks;
-    if (row >= band.count || candidate >= count) continue;
+  while (first < band.count) {
+    const std::int64_t here = first;
+    std::int64_t row = first;
+    const int many = chosen.choose(first, stride, band, candidate, row);
+    if (many == 0) break;
+    const float dot = tile<Product>(Chosen::rows(ground, band, here, row, dim),
+                                    neighbours<kTilePicks>(candidates + group * dim, count - group, dim), dim);
+    if (lane / kTilePicks >= many || candidate >= count) continue;
     const float similarity = clipped_cosine(dot);
     sum += static_cast<std::int64_t>(
         gain_between(band.above[row], band.below ? band.below[row] : 1, similarity, weight ? weight[row] : 1, fixed));
@@ -35,6 +39,7 @@ __global__ void __launch_bounds__(kThreads)
     const auto at = static_cast<std::int64_t>(atomicAdd(&near[candidate], 1ULL));
     if (at < room) lists[candidate][at] = {static_cast<std::int32_t>(band.first + row), similarity};
   }
+  chosen.count_met();
   if (candidate < count) atomicAdd(&gains[candidate], static_cast<unsigned long long>(sum));
 }
 
@@ -67,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) raise_rows(const float* ground, std:
     const TileRows<float> tile_rows = neighbours(ground + first * dim, rows - first, dim);
     float top = 0;  // no similarity is below
     for (std::int64_t at = 0; at < count; at += kTilePicks) {
-      const float dot = tile<Product>(tile_rows, picks + at * dim, count - at, dim);
+      const float dot = tile<Product>(tile_rows, neighbours<kTilePicks>(picks + at * dim, count - at, dim), dim);
       top = fmaxf(top, clipped_cosine(dot));
     }
     for (int other = kTilePicks / 2; other > 0; other /= 2) top = fmaxf(top, __shfl_xor_sync(kWholeWarp, top, other));

@@ -6,6 +6,7 @@
 //   selection.cu  selection among keys
 //   coverage.cu   facility location
 //   moments.cu    sums over rows
+// Where many rows meet many vectors, products by cuBLAS say which pairs need not (filter_bound.hpp, filter.cuh).
 //
 // Floats are never added across warps; integers may be, by atomics, because their sums have no order. Contraction is
 // off (cuda.cmake).
@@ -17,6 +18,7 @@
 #include <source_location>
 #include <string>
 
+#include "backend/cublas.hpp"
 #include "backend/cuda/geometry.hpp"
 #include "backend/nccl.hpp"
 #include "seine/backend.hpp"
@@ -91,6 +93,9 @@ class CudaBackend final : public Backend {
   void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) override;
 
  private:
+  class Applying;  // picks to rows: rules.cu
+  class Gaining;   // candidates over ground rows: coverage.cu
+
   // The current device belongs to the calling thread, which need not be the one that created the backend.
   void enter() const { check(cudaSetDevice(device_)); }
   void finish() const { check(cudaStreamSynchronize(stream_)); }
@@ -132,15 +137,14 @@ class CudaBackend final : public Backend {
   // Items at these positions to these slots, or, without, one behind the other.
   void move_items(const void* from, std::size_t item_bytes, const std::int64_t* positions, std::int64_t count, void* to,
                   const std::int64_t* slots = nullptr) const;
-  void meet_ground(const Field& rows, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
-                   std::int64_t count, unsigned long long* sums, Near* const* lists, std::int64_t room,
-                   unsigned long long* near);
 
   int device_;
   cudaDeviceProp properties_{};
   Stream stream_;  // of everything
   Stream copies_;  // of what was staged, beside it
   std::unique_ptr<DevicePort> port_;
+  std::string about_products_;
+  std::unique_ptr<Cublas> products_;  // null: there are none
 };
 
 inline void expect(bool holds, const char* invariant) {

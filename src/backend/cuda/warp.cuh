@@ -79,17 +79,19 @@ struct SquaredDifference {
 
 // A warp meets kWarpRows rows with kTilePicks vectors at a time, so that a loaded value is used several times; lane j
 // gets the result of row j / kTilePicks and vector j % kTilePicks. Rows come from memory, vectors mostly from L1.
-template <class X>
+template <class X, int kMany = kWarpRows>
 struct TileRows {
-  const X* row[kWarpRows];
+  const X* row[kMany];
 };
+template <class Y>
+using TileVectors = TileRows<Y, kTilePicks>;
 
 // Neighbours; where there are fewer than a tile has, the last one is repeated.
-template <class X>
-__device__ inline TileRows<X> neighbours(const X* first, std::int64_t rows, std::int64_t dim) {
-  TileRows<X> tile;
+template <int kMany = kWarpRows, class X>
+__device__ inline TileRows<X, kMany> neighbours(const X* first, std::int64_t rows, std::int64_t dim) {
+  TileRows<X, kMany> tile;
 #pragma unroll
-  for (int r = 0; r < kWarpRows; ++r) tile.row[r] = first + (r < rows ? r : rows - 1) * dim;
+  for (int r = 0; r < kMany; ++r) tile.row[r] = first + (r < rows ? r : rows - 1) * dim;
   return tile;
 }
 
@@ -102,12 +104,17 @@ __device__ inline TileRows<X> rows_of_lanes(const X* x, std::int64_t number, std
   return tile;
 }
 
-// `count` vectors may be short of a tile, as neighbours are.
-template <class Term, class X, class Y>
-__device__ inline Y tile(const TileRows<X>& x, const Y* y, std::int64_t count, std::int64_t dim) {
-  const Y* vector[kTilePicks];
+// The same for vectors, whose numbers the first lanes have.
+template <class Y>
+__device__ inline TileVectors<Y> vectors_of_lanes(const Y* y, std::int64_t number, std::int64_t dim) {
+  TileVectors<Y> tile;
 #pragma unroll
-  for (int p = 0; p < kTilePicks; ++p) vector[p] = y + (p < count ? p : count - 1) * dim;
+  for (int p = 0; p < kTilePicks; ++p) tile.row[p] = y + __shfl_sync(kWholeWarp, number, p) * dim;
+  return tile;
+}
+
+template <class Term, class X, class Y>
+__device__ inline Y tile(const TileRows<X>& x, const TileVectors<Y>& y, std::int64_t dim) {
   Y sum[kLanes] = {};
   for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes) {
     Y value[kWarpRows];
@@ -115,7 +122,7 @@ __device__ inline Y tile(const TileRows<X>& x, const Y* y, std::int64_t count, s
     for (int r = 0; r < kWarpRows; ++r) value[r] = widen<Y>(x.row[r][c]);
 #pragma unroll
     for (int p = 0; p < kTilePicks; ++p) {
-      const Y other = vector[p][c];
+      const Y other = y.row[p][c];
 #pragma unroll
       for (int r = 0; r < kWarpRows; ++r) sum[r * kTilePicks + p] = Term::add(value[r], other, sum[r * kTilePicks + p]);
     }
@@ -126,6 +133,14 @@ __device__ inline Y tile(const TileRows<X>& x, const Y* y, std::int64_t count, s
 // The same for every lane: the sum over the lanes. Of integers, whose sum has no order.
 __device__ inline std::int64_t sum_of_warp(std::int64_t mine) {
   for (int other = kLanes / 2; other > 0; other /= 2) mine += __shfl_xor_sync(kWholeWarp, mine, other);
+  return mine;
+}
+
+__device__ inline std::int64_t largest_of_warp(std::int64_t mine) {
+  for (int other = kLanes / 2; other > 0; other /= 2) {
+    const std::int64_t theirs = __shfl_xor_sync(kWholeWarp, mine, other);
+    mine = theirs > mine ? theirs : mine;
+  }
   return mine;
 }
 

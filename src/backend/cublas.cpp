@@ -1,0 +1,109 @@
+#include "backend/cublas.hpp"
+
+#include <dlfcn.h>
+
+#include <utility>
+
+#include "seine/error.hpp"
+
+namespace seine {
+namespace {
+
+// Numbers of the binary interface: operations, types, ways to compute, and the faults that are told apart.
+enum { kPlain = 0, kTransposed = 1 };
+enum { kFloat32 = 0, kFloat16 = 2 };
+enum { kInFloat32 = 68, kInTf32 = 77, kDefaultAlgorithm = -1 };
+enum { kSuccess = 0, kNoMemory = 3, kInvalidValue = 7, kNotSupported = 15 };
+
+Exit exit_of(int status) {
+  switch (status) {
+    case kNoMemory:
+      return Exit::system;
+    case kInvalidValue:
+    case kNotSupported:
+      return Exit::bug;
+    default:
+      return Exit::no_device;
+  }
+}
+
+}  // namespace
+
+// The functions that are used, of the library that was found. Never unloaded: it has code on the device.
+struct Cublas::Functions {
+  int (*create)(void** handle);
+  int (*destroy)(void* handle);
+  int (*get_version)(void* handle, int* version);
+  int (*set_stream)(void* handle, void* stream);
+  const char* (*status_string)(int status);
+  int (*gemm)(void* handle, int transpose_a, int transpose_b, int m, int n, int k, const void* alpha, const void* a,
+              int type_a, int lda, const void* b, int type_b, int ldb, const void* beta, void* c, int type_c, int ldc,
+              int compute, int algorithm);
+
+  // The library's own text where there is no such function.
+  explicit Functions(void* library) {
+    find(library, "cublasCreate_v2", create);
+    find(library, "cublasDestroy_v2", destroy);
+    find(library, "cublasGetVersion_v2", get_version);
+    find(library, "cublasSetStream_v2", set_stream);
+    find(library, "cublasGetStatusString", status_string);
+    find(library, "cublasGemmEx", gemm);
+  }
+
+  void check(int status, const char* while_what) const {
+    if (status != kSuccess)
+      throw Error(exit_of(status), std::string("cuBLAS: ") + status_string(status) + ", while " + while_what);
+  }
+
+ private:
+  template <class Function>
+  static void find(void* library, const char* name, Function& function) {
+    function = reinterpret_cast<Function>(dlsym(library, name));
+    if (!function) throw Error(Exit::no_device, dlerror());
+  }
+};
+
+std::unique_ptr<Cublas> Cublas::open(void* stream, std::string& why, std::initializer_list<const char*> names) {
+  void* library = nullptr;
+  for (const char* name : names) {
+    library = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+    if (library) break;
+    if (name == *names.begin()) why = dlerror();
+  }
+  if (!library) return nullptr;
+  try {
+    auto functions = std::make_unique<const Functions>(library);
+    void* handle = nullptr;
+    functions->check(functions->create(&handle), "starting it");
+    std::unique_ptr<Cublas> cublas(new Cublas(std::move(functions), handle));
+    int version = 0;
+    cublas->functions_->check(cublas->functions_->get_version(handle, &version), "starting it");
+    cublas->functions_->check(cublas->functions_->set_stream(handle, stream), "starting it");
+    why = "cuBLAS " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100);
+    return cublas;
+  } catch (const Error& error) {
+    why = error.what();
+    return nullptr;
+  }
+}
+
+Cublas::Cublas(std::unique_ptr<const Functions> functions, void* handle)
+    : functions_(std::move(functions)), handle_(handle) {}
+
+Cublas::~Cublas() {
+  functions_->destroy(handle_);
+}
+
+// The library has columns where we have rows: of `out` it sees the transpose, [count, rows], and x and y as columns.
+void Cublas::multiply(const Field& x, std::int64_t rows, const Field& y, std::int64_t count, Inputs inputs,
+                      float* out) const {
+  const float one = 1, zero = 0;
+  const int type = x.type == Element::f16 ? kFloat16 : kFloat32, dim = static_cast<int>(x.dim);
+  functions_->check(
+      functions_->gemm(handle_, kTransposed, kPlain, static_cast<int>(count), static_cast<int>(rows), dim, &one, y.data,
+                       type, dim, x.data, type, dim, &zero, out, kFloat32, static_cast<int>(count),
+                       inputs == Inputs::tf32 ? kInTf32 : kInFloat32, kDefaultAlgorithm),
+      "multiplying");
+}
+
+}  // namespace seine
