@@ -67,6 +67,7 @@ class Delivery {
     stream.source->read(at(stream.rows, positions), at(stream.labels, positions), x, a);
     if (in_place) return;
     backend_.begin_copy_in(rows().x(), x, static_cast<std::size_t>(count() * format_.x_bytes()));
+    if (format_.classes == 0) return;
     backend_.begin_copy_in(rows().a(), a, static_cast<std::size_t>(count() * format_.classes) * sizeof(float));
   }
   // After it. The rows have arrived when it returns.
