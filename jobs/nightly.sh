@@ -5,7 +5,8 @@
 #   jobs/nightly.sh CAMPAIGN.toml --status        # what happened in which night
 #   jobs/nightly.sh --help
 #
-# jobs/README.md says what a campaign file holds, what the exit codes mean and what to do when something went wrong.
+# campaign.toml shows what a campaign file holds; README.md says what the exit codes mean and what to do when something
+# went wrong.
 
 # --- the site's choices; cron starts with next to no environment ---
 PROLOGUE=${PROLOGUE:-}          # a file to source first: module load ..., export PATH=...
@@ -13,7 +14,10 @@ PYTHON=${PYTHON:-python3}       # 3.11 or later, with the module xxhash (Debian:
 
 set -euo pipefail
 # shellcheck disable=SC1090
-[[ -z $PROLOGUE ]] || source "$PROLOGUE"
+if [[ -n $PROLOGUE ]] && ! source "$PROLOGUE"; then
+  echo "nightly: stopped: PROLOGUE=$PROLOGUE failed (exit 78)" >&2
+  exit 78
+fi
 for module in tomllib xxhash; do
   "$PYTHON" -c "import $module" 2>/dev/null || {
     echo "nightly: stopped: PYTHON=$PYTHON has no module $module; 3.11 or later with xxhash has, say" \

@@ -107,8 +107,42 @@ def rows_without_ids_may_only_be_added_at_the_end():
         pool.grow(3)
         one.nightly("--today", TWO)
         os.rename(pool.shards[3], folder / "pool/a.h5")
-        one.nightly("--today", THREE, code=65, says="only be added at the end")
-        one.expect_sound([ONE, TWO])
+        one.nightly("--today", THREE, code=65, says="a.h5 is now where")
+        os.rename(folder / "pool/a.h5", pool.shards[3])
+        first = pool.folder / pool.shards[0].name
+        os.rename(first, folder / "aside")
+        Pool(folder / "longer", 150, 1, ids="none").grow(1)
+        os.rename(folder / "longer" / os.listdir(folder / "longer")[0], first)
+        one.nightly("--today", THREE, code=65, says="bytes, and has")
+        os.replace(folder / "aside", first)
+        one.nightly("--today", THREE)
+        one.expect_sound([ONE, TWO, THREE])
+
+
+def files_of_rows_with_ids_may_come_and_go():
+    try:
+        import h5py
+    except ImportError as error:
+        raise Skip(str(error)) from None
+    with work_folder() as folder:
+        pool = Pool(folder / "pool", 400, 4, ids="none")
+        for k, shard in enumerate(pool.shards):  # the numbers that rows have without ids
+            with h5py.File(shard, "a") as file:
+                file["ids"] = range(100 * k, 100 * k + 100)
+        one = Campaign(folder)
+        pool.grow(2)
+        one.nightly("--today", ONE)
+        os.rename(pool.shards[3], folder / "pool/a.h5")
+        one.nightly("--today", TWO)
+        os.remove(folder / "pool" / pool.shards[0].name)
+        one.nightly("--today", THREE, says=f"has lost 1 file since {TWO}")
+        expect("files that it has lost" in (one.published / THREE / "summary.md").read_text(), "summary")
+        expect_equal([event["pool_rows"] for event in one.events()], [200, 300, 200], "rows of the pool")
+
+
+def prologue_that_fails_is_named():
+    with campaign() as one:
+        one.nightly("--today", ONE, code=78, says="PROLOGUE=/none failed", environment={**os.environ, "PROLOGUE": "/none"})
 
 
 def clock_that_is_wrong_decides_nothing():
@@ -486,13 +520,14 @@ def mistakes_in_the_campaign_file_are_named():
         for values, code, says in (({"run": "rank = 3"}, 78, "run.rank"), ({"select": "strategy = 1"}, 78, "batch"),
                                    ({"by": "pbs"}, 78, "local or slurm"), ({"catch_up": '"x"'}, 78, "catch_up"),
                                    ({"select": 'strategy = "badge"\nbatch = 3\nout = "x"'}, 78, "out"),
-                                   ({"select": 'strategy = "bad"\nbatch = 3'}, 64, "ended with 64"),
+                                   ({"select": 'strategy = "bad"\nbatch = 3'}, 64, "seine: error: "),
                                    ({"catch_up": 99999999999}, 78, "catch_up"), ({"catch_up": -1}, 78, "catch_up"),
                                    ({"run": "attempts = 0"}, 78, "attempts"), ({"run": "poll = nan"}, 78, "poll"),
                                    ({"run": "launch = [1]"}, 78, "launch"),
                                    ({"select": 'strategy = "badge"\nbatch = "3"'}, 78, "batch"),
                                    ({"select": 'strategy = "badge"\nbatch = 3\nseed = 2025-03-01'}, 78, "seed"),
                                    ({"pool": "none"}, 66, "no file matches"),
+                                   ({"run": "ranks = 9999"}, 69, "There are not enough slots available"),
                                    ({"run": 'launch = ["none"]'}, 69, "none cannot be started")):
             before = dict(one.values)
             one.write(**values)
@@ -526,7 +561,7 @@ def exhausted_pool_says_so():
         one.nightly("--today", THREE)
         expect_equal([event["rows"] for event in one.events()], [10, 10, 4], "rows")
         expect("the pool is exhausted" in (one.published / THREE / "summary.md").read_text(), "summary")
-        one.nightly("--today", FOUR, code=65, says="ended with 65")
+        one.nightly("--today", FOUR, code=65, says="seine: error: no candidate is left")
         one.expect_sound([ONE, TWO, THREE])
 
 

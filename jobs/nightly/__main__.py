@@ -47,7 +47,8 @@ def due_nights(campaign, ledger, asked_day):
     missed = [str(day) for day in days if day < begin and str(day) not in known]
     if not asked_day:
         check_clock(ledger, missed)
-    if missed:
+    last = max(known, default="")
+    if missed := [night for night in missed if night > last]:  # the others were told when they were missed
         nights = f"{missed[0]} to {missed[-1]} have" if missed[1:] else f"{missed[0]} has"
         say(f"{counted(len(missed), 'night')}, {nights} no batch, too long ago; --night makes one")
     return [str(day) for day in days if day >= begin and str(day) not in known]
@@ -88,12 +89,16 @@ def run_nights(campaign, ledger, dates, lock):
 
 
 def show_status(campaign, ledger, asked_day):
-    for date, event in sorted(ledger.state().items()):
-        more = event["why"] if "why" in event else f"{counted(event['rows'], 'id')}, digest {event['batch']}"
-        print(f"{date}  {event['event']:<10} {more}")
-    due = sorted({*left_out(campaign, ledger), *due_nights(campaign, ledger, asked_day)})
-    for date in due:
-        print(f"{date}  {'begun' if campaign.night(date).exists() else 'due'}")
+    state, left = ledger.state(), left_out(campaign, ledger)
+    due = {*left, *due_nights(campaign, ledger, asked_day)}
+    for date in sorted({*state, *due}):
+        if date in due:
+            is_begun = campaign.night(date).exists()
+            print(f"{date}  {'published, not in the ledger' if date in left else 'begun' if is_begun else 'due'}")
+        else:
+            event = state[date]
+            more = event["why"] if "why" in event else f"{counted(event['rows'], 'id')}, digest {event['batch']}"
+            print(f"{date}  {event['event']:<10} {more}")
     return LATER if due else 0
 
 

@@ -23,7 +23,10 @@ def read_ids(path):
             return [str(each) for each in json.loads(text)["ids"]]
         if path.endswith(".csv"):
             rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-            at = next(rows, []).index("id")
+            header = next(rows, [])
+            if "id" not in header:
+                raise ValueError(f"its header is {','.join(header) or 'empty'}")
+            at = header.index("id")
             return [row[at] for row in rows if row]
         if path.endswith(".txt"):
             return [line.strip() for line in text.splitlines() if line.strip()]

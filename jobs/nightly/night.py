@@ -1,4 +1,5 @@
 """One night: from frozen inputs to a batch that was checked."""
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import xxhash
 
 from files import (BAD_DATA, CONFIG, INTERNAL, LATER, NO_INPUT, UNAVAILABLE, Stop, appear, copy_file, counted,
                    move_aside, say, sha256_of, utc_now, write_file)
-from ids import as_csv, key_of, read_ids
+from ids import as_csv, key_of, natural_key, read_ids
 from published import PUBLISHED_FILES
 from summary import summary_of
 
@@ -33,6 +34,16 @@ class NotChecked(Stop):
 def digest_of(rows):
     """The `digest` of a batch file, computed again: XXH3-128 of its rows as little-endian int64."""
     return xxhash.xxh3_128_hexdigest(struct.pack(f"<{len(rows)}q", *rows))
+
+
+def reason_in(log):
+    """Why it ended, of what a start has left in the log: seine's own line, or what a launcher put between its rules."""
+    lines = [line.strip() for line in log.splitlines()]
+    if error := next((line for line in lines if line.startswith("seine: error: ")), None):
+        return error
+    rules = [k for k, line in enumerate(lines) if re.fullmatch(r"-{20,}", line)]
+    words = " ".join(itertools.takewhile(str, lines[rules[0] + 1:])) if rules else ""
+    return words or next((line for line in reversed(lines) if line), "nothing")
 
 
 class Night:
@@ -55,7 +66,7 @@ class Night:
         except Stop as stop:
             if fresh or stop.code not in (BAD_DATA, NO_INPUT):
                 raise
-            say(f"{self.date}: {stop}: what it read has changed since it began; it starts over")
+            say(f"{stop}. What it read has changed since it began; it starts over")
             move_aside(self.folder, "abandoned")
             self.prepare()
             self.select()
@@ -80,13 +91,14 @@ class Night:
             say(f"{self.date}: {changed} since it began; it starts over")
             move_aside(self.folder, "abandoned")
         pool = self.campaign.pool_files()
-        self.check_growth(pool)
+        gone = self.files_gone(pool)
         labelled = self.campaign.labelled_ids()
         published = self.published_before()
         key = key_of(published)
         back = {key(each) for each in labelled}
         pending = [each for each in published if each not in back]
-        facts = {"pool_files": len(pool), "pool_bytes": sum(os.path.getsize(path) for path in pool),
+        sizes = [os.path.getsize(path) for path in pool]
+        facts = {"pool_files": len(pool), "pool_bytes": sum(sizes), "sizes": sizes, "gone": gone,
                  "labelled": len(labelled), "published": len(published), "pending": len(pending)}
 
         def fill(folder):
@@ -119,15 +131,43 @@ class Night:
         given = json.dumps(self.campaign.select["pool"], ensure_ascii=False)
         return f"# seine select --config {self.request}\n# pool of the campaign: {given}\n" + "\n".join(lines) + "\n"
 
-    def check_growth(self, pool):
-        """Without ids of its own, a row is known by its position, and that must stay what it was."""
-        for date in sorted(self.chosen, reverse=True)[:1]:
-            kept = self.campaign.night(date)
-            batch = json.loads((self.campaign.publish / date / "batch.json").read_text(encoding="utf-8"))
-            before = (kept / "pool.txt").read_text(encoding="utf-8").splitlines() if kept.exists() else []
-            if batch["ids"] == batch["rows"] and pool[:len(before)] != before:
-                raise Stop(BAD_DATA, "the pool has no ids, so its files may only be added at the end of their order; "
-                                     f"now it begins with {pool[0]}, on {date} with {before[0]}")
+    def files_gone(self, pool):
+        """How many files the pool has lost since the last night."""
+        last = max(self.chosen, default=None)
+        kept = last and self.campaign.night(last)
+        if not kept or not (kept / "facts.json").exists():
+            return 0
+        before = (kept / "pool.txt").read_text(encoding="utf-8").splitlines()
+        gone = sorted(set(before).difference(pool), key=natural_key)
+        if gone:
+            others = f" and {len(gone) - 1:,} others" if gone[1:] else ""
+            say(f"{self.date}: the pool has lost {counted(len(gone), 'file')} since {last}: {gone[0]}{others}")
+        batch = json.loads((self.campaign.publish / last / "batch.json").read_text(encoding="utf-8"))
+        if batch["ids"] == batch["rows"] and not self.has_ids(pool[0]):
+            self.check_places(pool, last, before, json.loads((kept / "facts.json").read_text(encoding="utf-8")))
+        return len(gone)
+
+    def check_places(self, pool, last, before, facts):
+        """Without ids of its own, a row is known by its place in the pool, and that must stay what it was."""
+        for now, path, size in itertools.zip_longest(pool[:len(before)], before, facts["sizes"]):
+            if now != path:
+                what = f"{now or 'nothing'} is now where {path} was"
+            elif os.path.getsize(now) != size:
+                what = f"{path} had {size:,} bytes, and has {os.path.getsize(now):,} now"
+            else:
+                continue
+            raise Stop(BAD_DATA, f"{self.date}: the pool has no ids, so a row is known by its place: files may only be "
+                                 f"added behind the others, and stay as they are. Since {last}: {what}")
+
+    def has_ids(self, path):
+        words = ["plan", "--pool", path, "--strategy", "random", "--batch", "1", "--json"]
+        if "ids" in self.campaign.select:
+            words += ["--ids", self.campaign.select["ids"]]
+        done = subprocess.run([self.seine, *words], capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise Stop(done.returncode if done.returncode in FINAL_CODES else UNAVAILABLE,
+                       f"{self.date}: {done.stderr.strip()}")
+        return json.loads(done.stdout)["pool"]["ids"] != "row number"
 
     # - the selection -
 
@@ -135,20 +175,20 @@ class Night:
         if self.batch.exists():
             return
         once = self.select_by_slurm if self.campaign.run["by"] == "slurm" else self.select_here
-        before = self.progress()
+        before, log = self.progress(), self.folder / "log"
         for _ in range(self.campaign.run["attempts"]):
+            begin = log.stat().st_size if log.exists() else 0
             code, what = once()
             if self.batch.exists():
                 return
+            said = reason_in(log.read_bytes()[begin:].decode(errors="replace")) if log.exists() else "nothing"
             if code in FINAL_CODES:
-                raise Stop(code, f"{self.date}: {what} ended with {code}; see {self.folder / 'log'}")
+                raise Stop(code, f"{self.date}: {what} ended with {code}: {said}; see {log}")
             say(f"{self.date}: {what} ended with {code} and without a batch")
-        lines = (self.folder / "log").read_text(encoding="utf-8", errors="replace").splitlines()
-        said = next((line.strip() for line in reversed(lines) if line.strip(" -*")), "nothing")  # launchers draw rules
         attempts = counted(self.campaign.run["attempts"], "attempt")
         raise Stop(LATER if self.progress() != before else UNAVAILABLE,
                    f"{self.date}: no batch after {attempts}; the next start goes on from the checkpoint, if there is "
-                   f"one; {self.folder / 'log'} ends with \"{said}\"")
+                   f"one; {log} says \"{said}\"")
 
     def progress(self):
         """Changes when a checkpoint is written."""

@@ -29,6 +29,7 @@ def _certificate(certificate):
 def summary_of(batch, facts):
     timing, certificate = batch["timing"], batch["certificate"]
     truncated = " This is all that was left: the pool is exhausted." if batch["truncated"] else ""
+    gone = f"\n| files that it has lost since the last night | {facts['gone']:,} |" if facts["gone"] else ""
     seconds = " + ".join(f"{name} {timing[name]:.1f}" for name in ("read", "select", "certificate", "write"))
     return f"""# {facts["campaign"]}: batch of {facts["night"]}
 
@@ -44,7 +45,7 @@ lists them, `batch.json` has their scores as well.{truncated}
 
 | | |
 |---|---|
-| pool | {batch["pool_rows"]:,} rows in {counted(facts["pool_files"], "file")}, {facts["pool_bytes"] / 2**20:,.1f} MiB |
+| pool | {batch["pool_rows"]:,} rows in {counted(facts["pool_files"], "file")}, {facts["pool_bytes"] / 2**20:,.1f} MiB |{gone}
 | labelled ids that came back | {facts["labelled"]:,} |
 | published before, still with the annotators | {facts["pending"]:,} of {facts["published"]:,} |
 | candidates for this batch | {batch["candidates"]:,} |

@@ -96,7 +96,7 @@ class PlanCommand : public Command {
       const Machine machine = machine_constants(terminal);
       look_for_gpu(terminal);
       const Plan planned = plan(shape, request, ranks_, machine, labelled ? &*labelled : nullptr);
-      text = json_ ? to_json(planned, machine) : to_text(planned, shape, machine);
+      text = json_ ? to_json(planned, shape, machine) : to_text(planned, shape, machine);
     });
     return {text};
   }
@@ -227,8 +227,13 @@ class PlanCommand : public Command {
             {"write", planned.write}};
   }
 
-  std::string to_json(const Plan& planned, const Machine& machine) const {
+  std::string to_json(const Plan& planned, const PoolShape& shape, const Machine& machine) const {
     nlohmann::ordered_json json;
+    json["pool"] = {{"rows", shape.rows},
+                    {"dim", shape.dim},
+                    {"classes", shape.classes},
+                    {"passes", shape.passes},
+                    {"ids", !shape.ids ? "row number" : shape.text_ids ? "text" : "integer"}};
     json["possible"] = planned.possible;
     json["obstacle"] = planned.obstacle;
     json["ranks"] = planned.ranks;
