@@ -17,8 +17,11 @@ std::optional<std::string> read_file(const std::string& path) {
   if (!file && errno == ENOENT) return std::nullopt;
   std::ostringstream text;
   if (file && file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
-  if (file.bad() || text.bad() || !file.is_open())
-    throw Error(Exit::no_input, fmt::format("{}: {}", path, std::generic_category().message(errno ? errno : EIO)));
+  if (file.bad() || text.bad() || !file.is_open()) {
+    const int fault = errno ? errno : EIO;
+    throw Error(fault == EIO ? Exit::io : Exit::no_input,
+                fmt::format("{}: {}", path, std::generic_category().message(fault)));
+  }
   return text.str();
 }
 

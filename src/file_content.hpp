@@ -1,4 +1,4 @@
-// Small files that are read whole: checkpoints, configurations; and how a file begins.
+// Files that are read whole: checkpoints, configurations, lists; and how a file begins.
 #pragma once
 
 #include <optional>
@@ -6,7 +6,7 @@
 
 namespace seine {
 
-// Absent where there is no file of that name. Error 66 where it cannot be read.
+// Absent where there is no file of that name. Error 66 where it cannot be opened, 74 where reading fails.
 std::optional<std::string> read_file(const std::string& path);
 
 // The first bytes, enough to see what kind of file it is; absent where it cannot be opened.

@@ -4,12 +4,12 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 
 #include "atomic_file.hpp"
+#include "file_content.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -79,9 +79,8 @@ Machine machine_from_json(const std::string& text, const std::string& path) {
 }
 
 Machine load_machine(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (path.empty() || !file) return {};
-  return machine_from_json({std::istreambuf_iterator<char>(file), {}}, path);
+  const std::optional<std::string> text = path.empty() ? std::nullopt : read_file(path);
+  return text ? machine_from_json(*text, path) : Machine{};
 }
 
 void store_machine(const std::string& path, const Machine& machine) {

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import xxhash
 
-from files import (BAD_DATA, CONFIG, INTERNAL, LATER, NO_INPUT, UNAVAILABLE, Stop, appear, copy_file, counted,
-                   move_aside, say, sha256_of, utc_now, write_file)
+from files import (BAD_DATA, CANNOT_CREATE, CONFIG, INTERNAL, IO_ERROR, LATER, NO_INPUT, NO_MEMORY, UNAVAILABLE, USAGE,
+                   Stop, appear, copy_file, counted, move_aside, say, sha256_of, utc_now, write_file)
 from ids import as_csv, key_of, natural_key, read_ids
 from published import PUBLISHED_FILES
 from summary import summary_of
 
-FINAL_CODES = (64, 65, 66, 69, 70, 71, 73, 74, 78)  # seine's own verdicts; a launcher's code is worth another start
+# Verdicts of seine, and of select.sbatch (CONFIG); a launcher's code is worth another start.
+FINAL_CODES = (USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL, NO_MEMORY, CANNOT_CREATE, IO_ERROR, CONFIG)
 NOT_ANSWERING = ("Unable to contact", "onnection refused", "timed out")
 SCRIPT = Path(__file__).resolve().parent.parent / "select.sbatch"
 

@@ -3,15 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdint>
-#include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <string_view>
 #include <utility>
 
+#include "file_content.hpp"
 #include "reading/fence.hpp"
 #include "reading/hdf5.hpp"
 #include "reading/virtual_dataset.hpp"
@@ -28,17 +27,10 @@ std::int64_t line_of(std::string_view text, std::size_t at) {
   return 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min(at, text.size())), '\n');
 }
 
-std::string read_whole_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file)
-    throw Error(Exit::no_input, errno == ENOENT ? path + ": no such file"
-                                                : fmt::format("{}: cannot be read: {}", path, std::strerror(errno)));
-  std::ostringstream content;
-  errno = 0;
-  content << file.rdbuf();
-  if (errno == EISDIR) throw Error(Exit::no_input, path + ": expected a list of ids, found a directory");
-  if (file.bad() || errno == EIO) throw Error(Exit::io, path + ": cannot be read to its end");
-  std::string text = std::move(content).str();
+std::string text_of(const std::string& path) {
+  std::optional<std::string> content = read_file(path);
+  if (!content) throw Error(Exit::no_input, path + ": no such file");
+  std::string text = std::move(*content);
   constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
   if (text.starts_with(byte_order_mark)) text.erase(0, byte_order_mark.size());
   if (const std::size_t nul = text.find('\0'); nul != std::string::npos)
@@ -111,7 +103,7 @@ class CsvReader {
 };
 
 std::vector<std::string> ids_of_csv(const std::string& path) {
-  const std::string text = read_whole_file(path);
+  const std::string text = text_of(path);
   CsvReader reader(path, text);
   std::vector<std::string> header, fields, ids;
   reader.next(header);
@@ -129,7 +121,7 @@ std::vector<std::string> ids_of_csv(const std::string& path) {
 }
 
 std::vector<std::string> ids_of_lines(const std::string& path) {
-  std::istringstream text(read_whole_file(path));
+  std::istringstream text(text_of(path));
   std::vector<std::string> ids;
   for (std::string line; std::getline(text, line);) {
     if (line.ends_with('\r')) line.pop_back();
@@ -139,7 +131,7 @@ std::vector<std::string> ids_of_lines(const std::string& path) {
 }
 
 std::vector<std::string> ids_of_json(const std::string& path) {
-  const std::string text = read_whole_file(path);
+  const std::string text = text_of(path);
   nlohmann::json content;
   try {
     content = nlohmann::json::parse(text);
