@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <tuple>
 
 #include "atomic_file.hpp"
 #include "file_content.hpp"
@@ -44,39 +45,61 @@ bool is_foreign(const std::string& path) {
   return beginning ? !is_ours(*beginning) : fs::exists(path, ignored);
 }
 
-std::optional<Error> fault_in(std::string_view bytes, const std::string& path) {
-  try {
-    Checkpoint::from_bytes(bytes, path);
-    return std::nullopt;
-  } catch (const Error& error) {
-    return error;
+// One of the two files, read and checked.
+struct Generation {
+  std::string path;
+  std::optional<std::string> bytes;  // absent: there is no file
+  std::optional<Error> fault;        // of what is there
+
+  explicit Generation(std::string of) : path(std::move(of)), bytes(bytes_at(path)) {
+    try {
+      if (bytes) Checkpoint::from_bytes(*bytes, path);
+    } catch (const Error& error) {
+      fault = error;
+    }
   }
+  bool is_whole() const { return bytes && !fault; }
+  bool is_foreign() const { return bytes && !is_ours(*bytes); }
+};
+
+// A file that may be a checkpoint whose beginning is damaged, or somebody else's, beside a whole checkpoint: out of the
+// way, and kept. Returns its new name.
+std::string put_aside(const std::string& path) {
+  const std::string aside = path + ".damaged";
+  std::error_code fault = std::make_error_code(std::errc::file_exists);
+  if (!fs::exists(aside)) fs::rename(path, aside, fault);
+  if (fault)
+    throw Error(Exit::cannot_create, fmt::format("{}: not a checkpoint, and cannot be moved aside to {}: {}; "
+                                                 "--restart --force discards it",
+                                                 path, aside, fault.message()));
+  return aside;
+}
+
+// Neither is whole.
+[[noreturn]] void refuse(const Generation& newest, const Generation& older) {
+  const bool force = newest.is_foreign() || older.is_foreign();
+  const std::string hint = fmt::format("--restart{} discards", force ? " --force" : "");
+  if (newest.fault && older.fault)
+    throw Error(newest.fault->code(), fmt::format("{}; {}; {} both", newest.fault->what(), older.fault->what(), hint));
+  const Error& only = newest.fault ? *newest.fault : *older.fault;
+  throw Error(only.code(), fmt::format("{}; {} it", only.what(), hint));
 }
 
 }  // namespace
 
 std::string CheckpointFiles::read(const Console& console) {
-  const std::optional<std::string> newest = bytes_at(path_);
-  const std::optional<Error> fault = newest ? fault_in(*newest, path_) : std::nullopt;
-  if (fault && !is_ours(*newest))
-    throw Error(fault->code(), fmt::format("{}; --restart --force discards it", fault->what()));
-  if (is_foreign(previous()))
-    throw Error(Exit::cannot_create, fmt::format("{}: a checkpoint would take the place of a file that is not one; "
-                                                 "--restart --force discards it",
-                                                 previous()));
-  newest_good_ = newest && !fault;
-  if (newest_good_) return *newest;
-  // Without the newest: a run that was killed while it wrote.
-  const std::string older = bytes_at(previous()).value_or("");
-  const std::optional<Error> older_fault = older.empty() ? std::nullopt : fault_in(older, previous());
-  if (fault && older_fault)
-    throw Error(fault->code(), fmt::format("{}; {}; --restart discards both", fault->what(), older_fault->what()));
-  if (older_fault || (fault && older.empty())) {
-    const Error& only = older_fault ? *older_fault : *fault;
-    throw Error(only.code(), fmt::format("{}; --restart discards it", only.what()));
-  }
-  if (fault) console.warn(fmt::format("{}; going on from the older {}", fault->what(), previous()));
-  return older;
+  const Generation newest(path_);
+  newest_good_ = newest.is_whole();
+  if (newest_good_ && !is_foreign(previous())) return *newest.bytes;
+  const Generation older(previous());
+  if (!newest.fault && !older.fault) return older.bytes.value_or("");
+  if (!newest_good_ && !older.is_whole()) refuse(newest, older);
+  const auto& [whole, other] = newest_good_ ? std::tie(newest, older) : std::tie(older, newest);
+  std::string kept;
+  if (other.is_foreign()) kept = fmt::format(", kept as {}", put_aside(other.path));
+  console.warn(
+      fmt::format("{}{}; going on from {}{}", other.fault->what(), kept, newest_good_ ? "" : "the older ", whole.path));
+  return *whole.bytes;
 }
 
 void CheckpointFiles::discard(bool force) const {
@@ -99,6 +122,11 @@ void CheckpointFiles::write(const std::string& bytes) {
 void CheckpointFiles::remove() const {
   ::unlink(previous().c_str());
   ::unlink(path_.c_str());
+}
+
+bool CheckpointFiles::are_there() const {
+  std::error_code ignored;
+  return fs::exists(path_, ignored) || fs::exists(previous(), ignored);
 }
 
 }  // namespace seine

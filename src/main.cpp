@@ -16,6 +16,7 @@
 #include "cli/terminal.hpp"
 #include "seine/comm.hpp"
 #include "seine/error.hpp"
+#include "seine/stop.hpp"
 
 namespace {
 
@@ -76,6 +77,7 @@ int main(int argc, char** argv) {
     if (argc == 1 && launcher_rank() == 0) std::fputs((program_help() + "\n").c_str(), stderr);
     Invocation invocation = understand({argv + 1, argv + argc});
     if (!invocation.answer) {
+      if (invocation.command->holds_signals()) hold_stop_signals();
       check_launcher_room();
       return run_with_mpi(invocation, argc, argv);
     }

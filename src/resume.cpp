@@ -167,7 +167,7 @@ void Resume::stop() {
   close();
   const bool is_saved = save();
   const std::string by = stopped_by(signal);
-  if (!on_disk_)
+  if (!comm_.broadcast(on_disk_ && (is_saved || files_.are_there())))
     throw AgreedError(Error(static_cast<Exit>(128 + signal), by + "; there is no checkpoint to go on from"),
                       comm_.size());
   throw AgreedError(Error(Exit::stopped, fmt::format("{}; the same command goes on from {}{}", by, path_,

@@ -34,7 +34,18 @@ bool is_time() {
   return true;
 }
 
+void catch_all(struct sigaction* before) {
+  struct sigaction how {};
+  how.sa_handler = catch_signal;
+  how.sa_flags = SA_RESTART;  // reads and writes go on
+  for (std::size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &how, before ? before + i : nullptr);
+}
+
 }  // namespace
+
+void hold_stop_signals() {
+  catch_all(nullptr);
+}
 
 int stop_signal() {
   if (!listening.load(std::memory_order_relaxed)) return 0;
@@ -69,14 +80,10 @@ std::string stopped_by(int signal) {
 
 StopSignals::StopSignals(const Comm& comm) : notice_(comm) {
   require(current == nullptr, "one run at a time listens to signals");
-  caught = 0;
   told = 0;
   speaks_mpi = true;
   current = this;
-  struct sigaction how {};
-  how.sa_handler = catch_signal;
-  how.sa_flags = SA_RESTART;  // reads and writes go on
-  for (std::size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &how, &before_[i]);
+  catch_all(before_);
   listening = true;
 }
 
@@ -84,6 +91,7 @@ StopSignals::~StopSignals() {
   listening = false;
   current = nullptr;
   for (std::size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &before_[i], nullptr);
+  caught = 0;
 }
 
 void StopSignals::close() {

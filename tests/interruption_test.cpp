@@ -211,6 +211,43 @@ TEST(Signalled, OneRankStopsAll) {
 }
 
 // Both are there when the process goes on.
+// As soon as the process has begun, long before MPI is up.
+TEST(Signalled, WhileItStarts) {
+  const Site site;
+  Launched run(1, site.fast());
+  std::vector<pid_t> ranks;
+  const auto is_ready = [&] {
+    ranks = run.ranks();
+    if (ranks.size() != 1) return false;
+    std::ifstream status("/proc/" + std::to_string(ranks[0]) + "/status");
+    for (std::string word; status >> word;)
+      if (word == "SigCgt:" && status >> word) return (std::stoull(word, nullptr, 16) >> (SIGUSR1 - 1) & 1) != 0;
+    return false;
+  };
+  for (int k = 0; k < 30000 && !is_ready(); ++k) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ASSERT_EQ(ranks.size(), 1u);
+  EXPECT_FALSE(fs::exists(site.path(".checkpoint.lock"))) << "it was too late";
+  kill(ranks[0], SIGUSR1);
+  expect_stopped(run.wait(), 75, "SIGUSR1");
+  EXPECT_EQ(launch(1, site.fast()).code, 0);
+}
+
+TEST(Signalled, ACheckpointThatIsGoneIsNotPromised) {
+  const Site site;
+  const std::string folder = site.path("folder");
+  fs::create_directory(folder);
+  Words words = site.select("facility_location", 1200, {"--certificate", "off", "--checkpoint-every", "0.01"});
+  append(words, {"--checkpoint", folder + "/checkpoint"});
+  Launched run(1, words);
+  wait_for(folder + "/checkpoint", 0);
+  const std::vector<pid_t> ranks = run.ranks();
+  ASSERT_EQ(ranks.size(), 1u);
+  fs::remove_all(folder);
+  kill(ranks[0], SIGUSR1);
+  const Ended ended = run.wait();
+  EXPECT_EQ(ended.code, 128 + SIGUSR1) << ended.err;
+}
+
 TEST(Signalled, ASecondSignalEndsAtOnce) {
   const Site site;
   Launched run(1, site.slow());

@@ -405,7 +405,9 @@ def batch_that_is_not_what_it_says_is_not_published():
             rows[0], rows[1] = rows[1], rows[0]
         expect("digest" in fail(lambda batch: swap(batch["rows"])), "swapped rows")
         expect("those of its rows" in fail(lambda batch: swap(batch["ids"])), "swapped ids")
-        expect("those of its rows" in fail(lambda batch: batch["ids"].__setitem__(0, "nobody")), "unknown id")
+        expect("looked up" in fail(lambda batch: batch["ids"].__setitem__(0, "nobody")), "unknown id")
+        expect("looked up" in fail(lambda batch: batch.update(ids=[f"x{k}" for k in range(500)])), "unknown ids")
+        expect("is not published" in fail(lambda batch: batch["rows"].__setitem__(0, 2**70)), "a row beyond 64 bits")
         expect("twice" in fail(lambda batch: batch["ids"].__setitem__(0, batch["ids"][1])), "an id twice")
         columns = ("ids", "rows", "score", "gain")
         expect("instead of" in fail(lambda batch: [batch[name].pop() for name in columns]), "short")

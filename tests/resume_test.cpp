@@ -349,59 +349,71 @@ TEST(File, WhereBothAreDamagedOnlyRestartHelps) {
 
 TEST(File, OfSomebodyElseIsLeftAlone) {
   const Setting setting;
-  Request request = setting.request;
-  for (const bool beside_an_older : {true, false}) {
-    if (beside_an_older) {
-      EXPECT_EQ(start(world(), setting.request, 1).code, 75);
-    }
-    if (world().is_root()) {
-      if (beside_an_older) fs::rename(setting.path(), setting.older());
-      write_text(setting.path(), "my thesis");
-    }
-    world().barrier();
-    request.restart = false;
-    EXPECT_EQ(start(world(), request, 0).code, 65);
-    request.restart = true;
-    EXPECT_EQ(start(world(), request, 0).code, 73);
-    EXPECT_EQ(content(setting.path()), "my thesis");
-    EXPECT_EQ(fs::exists(setting.older()), beside_an_older);
-    world().barrier();
-    if (world().is_root()) {
-      fs::remove(setting.older());
-      if (beside_an_older) fs::remove(setting.path());
-    }
-    world().barrier();
-  }
-  request.force = true;
-  EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);
-}
-
-// The newest checkpoint would take its place when the next one is written.
-TEST(File, OfSomebodyElseIsNotTakenForTheOlderOne) {
-  const Setting setting;
-  EXPECT_EQ(start(world(), setting.request, 1).code, 75);
-  for (const bool is_there : {true, false}) {
-    if (world().is_root()) {
-      write_text(setting.older(), "my thesis");
-      if (!is_there) fs::remove(setting.path());
-    }
+  for (const std::string& path : {setting.path(), setting.older()}) {
+    if (world().is_root()) write_text(path, "my thesis");
     world().barrier();
     Request request = setting.request;
     for (const bool restart : {false, true}) {
       request.restart = restart;
       const Outcome refused = start(world(), request, 0);
-      EXPECT_EQ(refused.code, 73);
-      EXPECT_NE(refused.text.find(setting.older()), std::string::npos) << refused.text;
-      EXPECT_EQ(content(setting.older()), "my thesis");
-      EXPECT_EQ(fs::exists(setting.path()), is_there);
+      EXPECT_EQ(refused.code, restart ? 73 : 65);
+      EXPECT_NE(refused.text.find(path), std::string::npos) << refused.text;
+      EXPECT_EQ(content(path), "my thesis");
       world().barrier();
     }
+    request.force = true;
+    EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);
+    world().barrier();
+    EXPECT_FALSE(fs::exists(path));
   }
-  Request request = setting.request;
-  request.restart = request.force = true;
-  EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);
-  world().barrier();
-  EXPECT_FALSE(fs::exists(setting.older()));
+}
+
+// Its beginning may be what was damaged, and a whole one beside it says that these are names of checkpoints.
+TEST(File, ThatIsNoneIsPutAsideBesideAWholeOne) {
+  const Setting setting;
+  for (const std::string& path : {setting.path(), setting.older()}) {
+    const std::string aside = path + ".damaged";
+    const std::vector<std::function<std::string(std::string)>> damages{
+        [](const std::string& whole) { return std::string(4, '\0') + whole.substr(4); },
+        [](const std::string& whole) { return whole.substr(0, 3); },
+        [](const std::string&) { return std::string("my thesis"); },
+    };
+    for (const auto& damage : damages) {
+      setting.stop_twice();
+      std::string damaged;
+      if (world().is_root()) write_text(path, damaged = damage(content(path)));
+      std::vector<std::string> warnings;
+      Console console;
+      console.warn = [&](const std::string& text) { warnings.push_back(text); };
+      world().barrier();
+      const Outcome done = start(world(), setting.request, 0, 1, console);
+      EXPECT_TRUE(done.bytes == setting.want) << done.text;
+      world().barrier();
+      if (!world().is_root()) continue;
+      ASSERT_EQ(warnings.size(), 1u);
+      EXPECT_NE(warnings[0].find("kept as " + aside), std::string::npos) << warnings[0];
+      EXPECT_EQ(content(aside), damaged);
+      EXPECT_FALSE(fs::exists(path));
+      fs::remove(aside);
+    }
+    // One that was put aside before is not overwritten.
+    setting.stop_twice();
+    if (world().is_root()) {
+      write_text(path, "my thesis");
+      write_text(aside, "my other thesis");
+    }
+    world().barrier();
+    const Outcome refused = start(world(), setting.request, 0);
+    EXPECT_EQ(refused.code, 73);
+    EXPECT_EQ(content(path), "my thesis");
+    EXPECT_EQ(content(aside), "my other thesis");
+    Request request = setting.request;
+    request.restart = request.force = true;
+    EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);
+    world().barrier();
+    if (world().is_root()) fs::remove(aside);
+    world().barrier();
+  }
 }
 
 // A pipe would be waited for, and a device has no content to look at.

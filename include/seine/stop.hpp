@@ -20,6 +20,9 @@ void stop_if_asked();
 void note_stop(int signal);          // another rank has seen it
 std::string stopped_by(int signal);  // "stopped by SIGTERM"
 
+// From now on a first signal of those below waits until a StopSignals lives, for a process that is only starting.
+void hold_stop_signals();
+
 // While it lives, SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 ask the job to stop, and a second one ends the process as it
 // would have. One at a time, in the thread that initialised MPI.
 class StopSignals {

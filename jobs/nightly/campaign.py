@@ -5,7 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from files import CONFIG, NO_INPUT, Stop
+from files import BAD_DATA, CONFIG, NO_INPUT, Stop
 from ids import natural_key, read_ids
 
 RUN_DEFAULTS = {"by": "local", "ranks": 1, "threads": 1, "attempts": 3, "poll": 15.0, "seine": "seine", "launch": [],
@@ -83,10 +83,15 @@ class Campaign:
         given = self.select["pool"]
         given = [given] if isinstance(given, str) else given
         if len(given) == 1 and given[0].endswith(".txt"):
-            if not (self.base / given[0]).exists():
+            if not (self.base / given[0]).is_file():
                 raise Stop(NO_INPUT, f"{given[0]}: no such list of files")
-            lines = (self.base / given[0]).read_text(encoding="utf-8").splitlines()
+            try:
+                lines = (self.base / given[0]).read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise Stop(BAD_DATA, f"{given[0]}: not a list of files: {error}") from None
             paths = [str(self.base / line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+            if not paths:
+                raise Stop(NO_INPUT, f"{given[0]}: names no file")
             for path in paths:
                 if not Path(path).exists():
                     raise Stop(NO_INPUT, f"{path}, listed in {given[0]}: no such file")

@@ -287,7 +287,7 @@ class Night:
             self.check_against_pool(batch)
         except NotChecked:
             raise
-        except (Stop, ValueError, KeyError, TypeError) as error:
+        except (Stop, ValueError, KeyError, TypeError, struct.error) as error:
             aside = move_aside(self.batch, "rejected")
             raise Stop(INTERNAL, f"{self.date}: the batch is not published: {error}; it is kept as {aside}") from None
         self.keep(batch)
@@ -315,7 +315,7 @@ class Night:
         again = self.folder / "check.json"
         select = self.campaign.select
         words = ["--pool", self.pool, "--labels", "none", "--strategy", "random", "--batch", len(batch["ids"]),
-                 "--candidates", self.batch, "--certificate", "off",
+                 "--candidates", self.batch, "--strict-ids", "--certificate", "off",
                  "--device", "cpu", "--force", "--out", again]
         if "ids" in select:
             words += ["--ids", select["ids"]]
@@ -325,7 +325,9 @@ class Night:
             done = subprocess.run(command, cwd=self.campaign.base, capture_output=True, text=True, errors="replace")
         except OSError as error:
             raise NotChecked(UNAVAILABLE, f"{self.date}: the check, {command[0]}: {error.strerror}") from None
-        said = done.stderr.strip().splitlines()[-1:]
+        said = reason_in(done.stderr)
+        if done.returncode == BAD_DATA and str(self.batch) in said:  # and not a pool that has been damaged since
+            raise ValueError(f"its ids were looked up in the pool: {said}")
         if done.returncode or not again.exists():
             code = done.returncode if done.returncode in (*FINAL_CODES, LATER) else UNAVAILABLE
             raise NotChecked(code, f"{self.date}: the check ended with {done.returncode} and no verdict; the batch is "

@@ -30,6 +30,8 @@ class Command {
   virtual void check(const Options&) const {}
   // The result of a command that needs neither a pool nor other ranks; run() is not called then.
   virtual std::optional<std::string> answer() const { return std::nullopt; }
+  // Whether signals that come before run() are for it: it keeps a checkpoint.
+  virtual bool holds_signals() const { return false; }
   // Collective. The same outcome on every rank.
   virtual Outcome run(const Comm& comm, Terminal& terminal);
 };

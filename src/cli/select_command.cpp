@@ -21,6 +21,8 @@ class Select : public Command {
   void declare(Options& options) override { options_.declare(options, true); }
   void check(const Options& options) const override { options_.check(options); }
 
+  bool holds_signals() const override { return !options_.request.checkpoint.empty(); }
+
   Outcome run(const Comm& comm, Terminal& terminal) override {
     Request& request = options_.request;
     const auto backend = take_resources(request.pool, comm, terminal);
