@@ -84,7 +84,7 @@ class Certifier {
     const std::optional<Pool> sample = sample_of(pool_);
     certificate_.random = random_mean([&](Rows rows) { return radius_on(sample ? *sample : pool_, rows); });
     if (pool_.columns.weight) {
-      conclude(value, weighted_radius_bound() * (1 - distance2_error(pool_.dim())),
+      conclude(value, weighted_radius_bound() * (1 - canonical_error(pool_.dim())),
                "no batch of this size has a smaller one (Dyer and Frieze)");
       return;
     }

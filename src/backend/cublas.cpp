@@ -79,14 +79,15 @@ Cublas::~Cublas() {
 }
 
 // The library has columns where we have rows: of `out` it sees the transpose, [count, rows], and x and y as columns.
-void Cublas::multiply(const Field& x, std::int64_t rows, const Field& y, std::int64_t count, Inputs inputs,
-                      float* out) const {
+void Cublas::multiply(const Field& x, std::int64_t rows, const Field& y, std::int64_t count, float* out,
+                      Float32 float32) const {
   const float one = 1, zero = 0;
-  const int type = x.type == Element::f16 ? kFloat16 : kFloat32, dim = static_cast<int>(x.dim);
+  const bool half = x.type == Element::f16;
+  const int type = half ? kFloat16 : kFloat32, dim = static_cast<int>(x.dim);
   functions_->check(
       functions_->gemm(handle_, kTransposed, kPlain, static_cast<int>(count), static_cast<int>(rows), dim, &one, y.data,
                        type, dim, x.data, type, dim, &zero, out, kFloat32, static_cast<int>(count),
-                       inputs == Inputs::tf32 ? kInTf32 : kInFloat32, kDefaultAlgorithm),
+                       half || float32 == Float32::whole ? kInFloat32 : kInTf32, kDefaultAlgorithm),
       "multiplying");
 }
 
