@@ -108,14 +108,17 @@ class Waiting {
   static __device__ std::uint32_t look(std::int64_t begin, std::int64_t end, int own, const Product& product,
                                        const MayMatter& may_matter) {
     constexpr int kLooks = kLanes / kTile;
-    const int many = static_cast<int>(end - begin < kLanes ? end - begin : kLanes);
+    const int last = static_cast<int>(end - begin < kLanes ? end - begin : kLanes) - 1;
+    int at[kLooks];  // the last one again where there are fewer: no branch keeps a load from being asked for
     float products[kLooks];
 #pragma unroll
-    for (int k = 0; k < kLooks; ++k) products[k] = own + k * kTile < many ? product(begin + own + k * kTile) : 0;
+    for (int k = 0; k < kLooks; ++k) {
+      at[k] = own + k * kTile < last ? own + k * kTile : last;
+      products[k] = product(begin + at[k]);
+    }
     std::uint32_t mine = 0;
 #pragma unroll
-    for (int k = 0; k < kLooks; ++k)
-      if (own + k * kTile < many && may_matter(begin + own + k * kTile, products[k])) mine |= 1u << (own + k * kTile);
+    for (int k = 0; k < kLooks; ++k) mine |= (may_matter(begin + at[k], products[k]) ? 1u : 0u) << at[k];
     return union_of_warp(mine);
   }
 
@@ -164,9 +167,10 @@ struct NearRows {
 
   __device__ int choose(std::int64_t& first, std::int64_t stride, const Band& band, std::int64_t candidate,
                         std::int64_t& row) {
+    const float* of_candidate = products + (candidate < width ? candidate : width - 1);
     return waiting.leave(
         first, stride, band.count, lane_of_warp() / kTilePicks, row,
-        [&](std::int64_t r) { return candidate < width ? products[r * width + candidate] : -HUGE_VALF; },
+        [&](std::int64_t r) { return of_candidate[r * width]; },
         [&](std::int64_t r, float product) { return !(product + slack <= band.above[r]); });
   }
   static __device__ TileRows<float> rows(const float* ground, const Band&, std::int64_t, std::int64_t row,
