@@ -84,7 +84,7 @@ class Certifier {
     const std::optional<Pool> sample = sample_of(pool_);
     certificate_.random = random_mean([&](Rows rows) { return radius_on(sample ? *sample : pool_, rows); });
     if (pool_.columns.weight) {
-      conclude(value, weighted_radius_bound() * (1 - distance2_error(pool_.dim())),
+      conclude(value, weighted_radius_bound() * (1 - canonical_error(pool_.dim())),
                "no batch of this size has a smaller one (Dyer and Frieze)");
       return;
     }
@@ -216,12 +216,8 @@ class Certifier {
 
   double random_mean(const std::function<double(Rows)>& measure) const {
     double sum = 0;
-    for (int k = 1; k <= kRandomBatches; ++k) {
-      const std::uint64_t seed = task_.request.seed + static_cast<std::uint64_t>(k);
-      sum += measure(draw_rows(pool_, seed, Purpose("random"), batch_size(), [&](std::int64_t own) {
-        return pool_.columns.role[static_cast<std::size_t>(own)] == Role::candidate;
-      }));
-    }
+    for (int k = 1; k <= kRandomBatches; ++k)
+      sum += measure(draw_batch(pool_, task_.request.seed + static_cast<std::uint64_t>(k), batch_size()));
     return sum / kRandomBatches;
   }
 

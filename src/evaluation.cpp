@@ -263,13 +263,6 @@ Rows read_batch(const std::string& path, const Comm& comm, const OpenedPool& ope
   return rows;
 }
 
-// A random batch, as `select --strategy random` would return it.
-Rows random_batch(const Pool& pool, std::uint64_t seed, std::size_t size) {
-  return draw_rows(pool, seed, Purpose("random"), static_cast<std::int64_t>(size), [&](std::int64_t own) {
-    return pool.columns.role[static_cast<std::size_t>(own)] == Role::candidate;
-  });
-}
-
 std::vector<double> values_of(const Metric& metric, const std::vector<Metrics>& batches) {
   std::vector<double> values;
   for (const Metrics& batch : batches) values.push_back(batch.*metric.value);
@@ -305,9 +298,9 @@ Evaluation evaluate(const EvaluationRequest& request, const Comm& comm, Backend&
   const Judge judge(grounds, predictions);
   std::vector<Metrics> picked, random;
   for (const Rows& batch : batches) picked.push_back(judge(batch));
+  const auto size = static_cast<std::int64_t>(batches.front().size());
   for (int r = 1; r <= request.random; ++r)
-    random.push_back(
-        judge(random_batch(grounds.given.pool, request.seed + static_cast<std::uint64_t>(r), batches.front().size())));
+    random.push_back(judge(draw_batch(grounds.given.pool, request.seed + static_cast<std::uint64_t>(r), size)));
 
   Evaluation result;
   result.files = request.picked;

@@ -380,6 +380,12 @@ std::vector<std::int64_t> draw_rows(const Pool& pool, std::uint64_t seed, Purpos
   return rows_of(best_of(pool.comm(), best.take(), count));
 }
 
+std::vector<std::int64_t> draw_batch(const Pool& pool, std::uint64_t seed, std::int64_t size) {
+  return draw_rows(pool, seed, Purpose("random"), size, [&](std::int64_t own) {
+    return pool.columns.role[static_cast<std::size_t>(own)] == Role::candidate;
+  });
+}
+
 double largest_over(const Comm& comm, std::span<const double> mine) {
   double largest = 0;
   for (const double value : mine) largest = std::max(largest, value);

@@ -14,6 +14,8 @@
 namespace seine {
 namespace {
 
+constexpr std::int64_t kPartsOfRoom = 16;  // rows that are read, copied or worked on together take one at most
+
 // The values at these positions; none where there are none.
 template <class T>
 std::vector<T> at(const std::vector<T>& values, std::span<const std::int64_t> positions) {
@@ -147,7 +149,7 @@ void RowArrays::find_norms(std::int64_t first, std::int64_t count) {
 
 std::int64_t RowStore::piece_bytes(std::int64_t room) {
   constexpr std::int64_t most = 8 * kMiB;
-  return std::min(most, room / 16);
+  return std::min(most, room / kPartsOfRoom);
 }
 
 std::int64_t RowStore::rows_that_fit(const RowFormat& format, std::int64_t room) {
@@ -258,7 +260,8 @@ RowStore::~RowStore() = default;
 
 std::int64_t RowStore::at_once(std::int64_t most) const {
   if (resident()) return most;
-  const std::int64_t fitting = streamed_->stream.room->left() / 16 / std::max<std::int64_t>(format_.row_bytes(), 1);
+  const std::int64_t fitting =
+      streamed_->stream.room->left() / kPartsOfRoom / std::max<std::int64_t>(format_.row_bytes(), 1);
   return std::clamp(fitting, kFewestRows, std::max(most, kFewestRows));
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <numeric>
 #include <random>
 
 #include "engines/coverage_bound.hpp"
@@ -330,13 +331,14 @@ TEST(Shadows, ChangeNoGainAndBoundIt) {
         std::vector<std::vector<std::pair<std::int32_t, float>>> lists;
         bool operator==(const Answer&) const = default;
       };
+      std::int64_t met = 0;
       const auto first_gains = [&](const ShadowFields& with) {
         Answer answer{std::vector<std::int64_t>(70), std::vector<std::int64_t>(70), {}};
         const Array<Near> memory(*backend, count * room);
         std::vector<Near*> lists;
         for (std::int64_t j = 0; j < count; ++j) lists.push_back(memory.data() + j * room);
-        backend->first_gains(pool.store().vectors().x, band, weight.data(), fixed, packed.vectors().x, with, lists,
-                             room, answer.gains.data(), answer.near.data());
+        met = backend->first_gains(pool.store().vectors().x, band, weight.data(), fixed, packed.vectors().x, with,
+                                   lists, room, answer.gains.data(), answer.near.data());
         const std::vector<Near> all = memory.to_host();
         for (std::size_t j = 0; j < answer.near.size(); ++j) {
           auto& list = answer.lists.emplace_back();
@@ -349,14 +351,16 @@ TEST(Shadows, ChangeNoGainAndBoundIt) {
         }
         return answer;
       };
-      const Answer plain = first_gains({}), screened = first_gains(fields);
-      EXPECT_EQ(plain, screened) << "level " << level;
+      const Answer plain = first_gains({});
+      EXPECT_EQ(met, made.rows * count) << "level " << level;
+      EXPECT_EQ(plain, first_gains(fields)) << "level " << level;
       std::vector<std::int64_t> bounds(70), near(70);
       backend->gain_bounds(fields, band, weight.data(), fixed, count, bounds.data(), near.data());
       for (std::size_t j = 0; j < bounds.size(); ++j) {
         EXPECT_GE(bounds[j], plain.gains[j]) << "level " << level;
         EXPECT_GE(near[j], plain.near[j]) << "level " << level;
       }
+      EXPECT_EQ(met, std::accumulate(near.begin(), near.end(), std::int64_t{0})) << "level " << level;
     }
   }
 }

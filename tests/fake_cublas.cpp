@@ -27,20 +27,13 @@ float entry(const void* matrix, int type, int leading, bool transposed, int row,
   return type == 2 ? _cvtsh_ss(static_cast<const std::uint16_t*>(matrix)[at]) : static_cast<const float*>(matrix)[at];
 }
 
-float product(const std::vector<float>& x, const std::vector<float>& y, Inputs inputs) {
-  const test::TensorCore core{4, 0, 1};
-  std::vector<double> products;
-  double exact = 0, magnitudes = 0;
-  for (std::size_t c = 0; c < x.size(); ++c) {
-    const double whole = static_cast<double>(x[c]) * static_cast<double>(y[c]);
-    exact += whole;
-    magnitudes += std::abs(whole);
-    products.push_back(inputs == Inputs::tf32 ? static_cast<double>(test::tf32(x[c], false)) * test::tf32(y[c], false)
-                                              : whole);
+float product(const std::vector<float>& x, const std::vector<float>& y, Element type) {
+  if (mode_is("errs")) {
+    const test::ExactProduct exact = test::exact_product(x, y);
+    const double error = product_error(type, static_cast<std::int64_t>(x.size()));
+    return std::nextafter(static_cast<float>(exact.value - error * exact.magnitudes), HUGE_VALF);
   }
-  if (!mode_is("errs")) return core.product(products);
-  const double error = product_error(inputs, static_cast<std::int64_t>(x.size()));
-  return std::nextafter(static_cast<float>(exact - error * magnitudes), HUGE_VALF);
+  return test::TensorCore{4, 0, 1}.product(x, y, type);
 }
 
 }  // namespace
@@ -70,7 +63,7 @@ int cublasGemmEx(void*, int transpose_a, int transpose_b, int m, int n, int k, c
                  int ldc, int compute, int) {
   constexpr int kInvalidValue = 7;
   if (*static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0 || type_a != type_b ||
-      type_c != 0 || (type_a != 0 && type_a != 2) || (compute == 77 && type_a == 2) || ldc < m ||
+      type_c != 0 || (type_a != 0 && type_a != 2) || compute != (type_a == 2 ? 68 : 77) || ldc < m ||
       lda < (transpose_a ? k : m) || ldb < (transpose_b ? n : k))
     return kInvalidValue;
   std::vector<float> x(static_cast<std::size_t>(k)), y(x.size());
@@ -80,8 +73,7 @@ int cublasGemmEx(void*, int transpose_a, int transpose_b, int m, int n, int k, c
         x[static_cast<std::size_t>(l)] = entry(a, type_a, lda, transpose_a != 0, i, l);
         y[static_cast<std::size_t>(l)] = entry(b, type_b, ldb, transpose_b != 0, l, j);
       }
-      static_cast<float*>(c)[std::int64_t{j} * ldc + i] =
-          product(x, y, compute == 77 ? Inputs::tf32 : Inputs::as_stored);
+      static_cast<float*>(c)[std::int64_t{j} * ldc + i] = product(x, y, type_a == 2 ? Element::f16 : Element::f32);
     }
   return 0;
 }

@@ -9,12 +9,28 @@
 #include <utility>
 #include <vector>
 
+#include "seine/backend.hpp"
+
 namespace seine::test {
 
 // A float32 with 10 bits behind the point: cut, or rounded half up.
 inline float tf32(float value, bool rounds) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   return std::bit_cast<float>((bits + (rounds ? 0x1000u : 0u)) & ~0x1fffu);
+}
+
+// In float64, and the sum of the magnitudes of its terms, of which errors are a share.
+struct ExactProduct {
+  double value = 0, magnitudes = 0;
+};
+inline ExactProduct exact_product(std::span<const float> x, std::span<const float> y) {
+  ExactProduct product;
+  for (std::size_t c = 0; c < x.size(); ++c) {
+    const double term = static_cast<double>(x[c]) * static_cast<double>(y[c]);
+    product.value += term;
+    product.magnitudes += std::abs(term);
+  }
+  return product;
 }
 
 struct TensorCore {
@@ -35,8 +51,14 @@ struct TensorCore {
     return cut(std::ldexp(sum, last_bit));
   }
 
-  // Of products that are exact in float32 (or float64, where they are below its range).
-  float product(std::vector<double> products) const {
+  // Of float16 as it is, or of float32 as TF32: products that are exact in float32 (or float64, where they are below
+  // its range).
+  float product(std::span<const float> x, std::span<const float> y, Element type) const {
+    const auto input = [&](float value) {
+      return static_cast<double>(type == Element::f16 ? value : tf32(value, rounds));
+    };
+    std::vector<double> products;
+    for (std::size_t c = 0; c < x.size(); ++c) products.push_back(input(x[c]) * input(y[c]));
     if (backwards) std::reverse(products.begin(), products.end());
     std::vector<double> sums;
     const std::size_t size = products.size(), part = (size + static_cast<std::size_t>(parts) - 1) / parts;

@@ -176,11 +176,11 @@ class Backend {
   virtual void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                      const Field& candidates, std::int64_t count, std::int64_t* gains) = 0;
   // The same over a band of neighbouring rows, and where: near[j] counts on by the rows to which candidate j adds, and
-  // those of them that are among the first `room` are written to lists[j] (backend memory), in any order. Pairs whose
-  // shadows say that nothing is added may be passed over.
-  virtual void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                           const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
-                           std::int64_t room, std::int64_t* gains, std::int64_t* near) = 0;
+  // those of them that are among the first `room` are written to lists[j] (backend memory), in any order. Pairs of
+  // which shadows, or a backend's own bounds, say that nothing is added may be passed over; returns how many pairs met.
+  virtual std::int64_t first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                                   const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                                   std::int64_t room, std::int64_t* gains, std::int64_t* near) = 0;
   virtual bool shadows_pay() const { return false; }  // else nobody asks for gain_bounds
   // Adds to bounds[j] no less than first_gains would to gains[j], from shadows alone, and to near[j] how many rows may
   // add.

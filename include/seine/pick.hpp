@@ -55,7 +55,7 @@ struct Task {
 
 struct Picked {
   Selection selection;
-  double pairs = 0;                      // inner products and distances that were computed, of rows * batch
+  double pairs = 0;                      // inner products and distances by the canonical kernel, of rows * batch
   std::int64_t rounds = 0;               // of falling scores
   std::vector<double> represents;        // D^2 races: weight of the pool's rows nearest to each pick
   double farthest = Certificate::kNone;  // largest key that is left over all rows, candidates or not

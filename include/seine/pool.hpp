@@ -147,6 +147,8 @@ std::vector<Candidate> best_of(const Comm& comm, std::vector<Candidate> mine, st
 // a uniform sample, ascending in that draw.
 std::vector<std::int64_t> draw_rows(const Pool& pool, std::uint64_t seed, Purpose purpose, std::int64_t count,
                                     const std::function<bool(std::int64_t own)>& among);
+// Collective. A random batch, as `select --strategy random` returns it.
+std::vector<std::int64_t> draw_batch(const Pool& pool, std::uint64_t seed, std::int64_t size);
 
 // Collective. The candidate with the largest key (one per own row); there must be one.
 std::int64_t best_candidate(const Pool& pool, const std::vector<double>& keys);

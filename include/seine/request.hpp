@@ -92,7 +92,8 @@ struct Timing {
   int ranks = 1, threads = 1;
   std::string device;
   // Of rows x picks: how many pairs met; 0: the strategy compares none. Facility location: inner products that were
-  // computed for each pair of rows, which can be more than one.
+  // computed for each pair of rows, which can be more than one. What a GPU multiplies only to rule pairs out is not
+  // counted.
   double share = 0;
   std::int64_t memory = 0;  // bytes: the most that a rank had in memory
 };

@@ -52,10 +52,10 @@ SEINE_HD inline float canonical_distance2(const float* x, const float* y, std::i
   return fold_lanes(lane);
 }
 
-// The canonical squared distance is at most this share of itself off the true one: a difference rounds once (and counts
-// twice when squared), a lane adds dim / kLanes terms, the fold five, with room to spare. Not for squares that
-// underflow.
-SEINE_HD inline double distance2_error(std::int64_t dim) {
+// The canonical squared distance is at most this share of itself off the true one, the canonical inner product this
+// share of the product of the lengths: a difference rounds once (and counts twice when squared), a lane adds
+// dim / kLanes terms, the fold five, with room to spare. Not for terms that underflow.
+SEINE_HD inline double canonical_error(std::int64_t dim) {
   return (static_cast<double>(dim) / kLanes + 10) * 5.9604644775390625e-8;  // 2^-24
 }
 

@@ -90,7 +90,7 @@ class BlockMeeting {
         picks_(picks),
         dim_(rows.x.dim),
         floor_(floor),
-        slack_(1 + 8 * distance2_error(dim_)),
+        slack_(1 + 8 * canonical_error(dim_)),
         places_(places) {
     if (vectors_.type != Element::f32) wide_.resize(kBlockRows * static_cast<std::size_t>(dim_));
   }

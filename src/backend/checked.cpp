@@ -135,11 +135,11 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     cpu_->gains(ground, band, weight, fixed, candidates, count, gains);
   }
-  void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                   const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
-                   std::int64_t room, std::int64_t* gains, std::int64_t* near) override {
+  std::int64_t first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                           const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                           std::int64_t room, std::int64_t* gains, std::int64_t* near) override {
     const Open open(*this);
-    cpu_->first_gains(ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
+    return cpu_->first_gains(ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
   }
   bool shadows_pay() const override { return cpu_->shadows_pay(); }
   void gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,

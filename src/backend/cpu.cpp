@@ -19,6 +19,7 @@
 #include "backend/workers.hpp"
 #include "engines/best.hpp"
 #include "host_rows.hpp"
+#include "seine/console.hpp"
 #include "seine/error.hpp"
 #include "seine/stop.hpp"
 
@@ -159,8 +160,7 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string describe() const override {
-    return "cpu, " + std::to_string(workers_.threads()) + (workers_.threads() == 1 ? " thread" : " threads") + ", " +
-           row_kernels().name;
+    return "cpu, " + counted(workers_.threads(), "thread") + ", " + row_kernels().name;
   }
   bool is_host_memory() const override { return true; }
 
@@ -315,10 +315,10 @@ class CpuBackend final : public Backend {
              std::int64_t count, std::int64_t* gains) override {
     add_gains(workers_, ground, band, weight, fixed, candidates, count, gains);
   }
-  void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                   const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
-                   std::int64_t room, std::int64_t* gains, std::int64_t* near) override {
-    add_first_gains(workers_, ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
+  std::int64_t first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                           const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                           std::int64_t room, std::int64_t* gains, std::int64_t* near) override {
+    return add_first_gains(workers_, ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
   }
   bool shadows_pay() const override { return true; }
   void gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,

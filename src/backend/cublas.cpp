@@ -1,9 +1,8 @@
 #include "backend/cublas.hpp"
 
-#include <dlfcn.h>
-
 #include <utility>
 
+#include "backend/shared_library.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -29,7 +28,7 @@ Exit exit_of(int status) {
 
 }  // namespace
 
-// The functions that are used, of the library that was found. Never unloaded: it has code on the device.
+// The functions that are used, of the library that was found.
 struct Cublas::Functions {
   int (*create)(void** handle);
   int (*destroy)(void* handle);
@@ -40,39 +39,24 @@ struct Cublas::Functions {
               int type_a, int lda, const void* b, int type_b, int ldb, const void* beta, void* c, int type_c, int ldc,
               int compute, int algorithm);
 
-  // The library's own text where there is no such function.
-  explicit Functions(void* library) {
-    find(library, "cublasCreate_v2", create);
-    find(library, "cublasDestroy_v2", destroy);
-    find(library, "cublasGetVersion_v2", get_version);
-    find(library, "cublasSetStream_v2", set_stream);
-    find(library, "cublasGetStatusString", status_string);
-    find(library, "cublasGemmEx", gemm);
+  explicit Functions(const SharedLibrary& library) {
+    library.find("cublasCreate_v2", create);
+    library.find("cublasDestroy_v2", destroy);
+    library.find("cublasGetVersion_v2", get_version);
+    library.find("cublasSetStream_v2", set_stream);
+    library.find("cublasGetStatusString", status_string);
+    library.find("cublasGemmEx", gemm);
   }
 
   void check(int status, const char* while_what) const {
     if (status != kSuccess)
       throw Error(exit_of(status), std::string("cuBLAS: ") + status_string(status) + ", while " + while_what);
   }
-
- private:
-  template <class Function>
-  static void find(void* library, const char* name, Function& function) {
-    function = reinterpret_cast<Function>(dlsym(library, name));
-    if (!function) throw Error(Exit::no_device, dlerror());
-  }
 };
 
 std::unique_ptr<Cublas> Cublas::open(void* stream, std::string& why, std::initializer_list<const char*> names) {
-  void* library = nullptr;
-  for (const char* name : names) {
-    library = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
-    if (library) break;
-    if (name == *names.begin()) why = dlerror();
-  }
-  if (!library) return nullptr;
   try {
-    auto functions = std::make_unique<const Functions>(library);
+    auto functions = std::make_unique<const Functions>(SharedLibrary(names));
     void* handle = nullptr;
     functions->check(functions->create(&handle), "starting it");
     std::unique_ptr<Cublas> cublas(new Cublas(std::move(functions), handle));
@@ -95,14 +79,15 @@ Cublas::~Cublas() {
 }
 
 // The library has columns where we have rows: of `out` it sees the transpose, [count, rows], and x and y as columns.
-void Cublas::multiply(const Field& x, std::int64_t rows, const Field& y, std::int64_t count, Inputs inputs,
-                      float* out) const {
+void Cublas::multiply(const Field& x, std::int64_t rows, const Field& y, std::int64_t count, float* out,
+                      Float32 float32) const {
   const float one = 1, zero = 0;
-  const int type = x.type == Element::f16 ? kFloat16 : kFloat32, dim = static_cast<int>(x.dim);
+  const bool half = x.type == Element::f16;
+  const int type = half ? kFloat16 : kFloat32, dim = static_cast<int>(x.dim);
   functions_->check(
       functions_->gemm(handle_, kTransposed, kPlain, static_cast<int>(count), static_cast<int>(rows), dim, &one, y.data,
                        type, dim, x.data, type, dim, &zero, out, kFloat32, static_cast<int>(count),
-                       inputs == Inputs::tf32 ? kInTf32 : kInFloat32, kDefaultAlgorithm),
+                       half || float32 == Float32::whole ? kInFloat32 : kInTf32, kDefaultAlgorithm),
       "multiplying");
 }
 

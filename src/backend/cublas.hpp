@@ -10,14 +10,9 @@
 #include <memory>
 #include <string>
 
-#include "backend/cuda/filter_bound.hpp"
 #include "seine/backend.hpp"
 
 namespace seine {
-
-inline Inputs inputs_of(Element type) {
-  return type == Element::f16 ? Inputs::as_stored : Inputs::tf32;
-}
 
 class Cublas {
  public:
@@ -30,9 +25,12 @@ class Cublas {
   Cublas& operator=(const Cublas&) = delete;
   ~Cublas();
 
+  enum class Float32 { as_tf32, whole };
+
   // Begins to write out[i * count + j], in float32 the inner product of row i of x and row j of y, both float16 or both
-  // float32. product_error says how far off it may be.
-  void multiply(const Field& x, std::int64_t rows, const Field& y, std::int64_t count, Inputs inputs, float* out) const;
+  // float32. product_error says how far off it may be, of float32 as TF32; whole, they are only there to be measured.
+  void multiply(const Field& x, std::int64_t rows, const Field& y, std::int64_t count, float* out,
+                Float32 float32 = Float32::as_tf32) const;
 
  private:
   struct Functions;

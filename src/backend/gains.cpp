@@ -99,6 +99,7 @@ class ScreenedTile {
     const std::int64_t many = shadows.find_above(p, found_.data());
     const auto* x = static_cast<const float*>(ground_.data) + first_ * ground_.dim;
     for (std::int64_t k = 0; k < many; ++k) rows_[k] = x + found_[k] * ground_.dim;
+    met_ += many;
     row_kernels().dots(rows_.data(), many, candidate, 1, ground_.dim, dots_.data());
     for (std::int64_t k = 0; k < many; ++k)
       near_[k] = {static_cast<std::int32_t>(first_) + found_[k], dots_[k] < 1 ? dots_[k] : 1};
@@ -109,13 +110,14 @@ class ScreenedTile {
     for (std::int64_t k = 0; k < adding; ++k) near_[k].row += static_cast<std::int32_t>(band_.first);
     return near_.data();
   }
+  std::int64_t met() const { return met_; }  // pairs that did
 
  private:
   const Field& ground_;
   const Band& band_;
   const double* weight_;
   FixedPoint fixed_;
-  std::int64_t first_;
+  std::int64_t first_, met_ = 0;
   std::vector<std::int32_t> found_;
   RowPointers rows_;
   std::vector<float> dots_;
@@ -184,12 +186,13 @@ void add_gains(Workers& workers, const Field& ground, const Band& band, const do
   sums.add_to(gains);
 }
 
-void add_first_gains(Workers& workers, const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                     const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
-                     std::int64_t room, std::int64_t* gains, std::int64_t* near) {
+std::int64_t add_first_gains(Workers& workers, const Field& ground, const Band& all, const double* weight,
+                             FixedPoint fixed, const Field& candidates, const ShadowFields& shadows,
+                             std::span<Near* const> lists, std::int64_t room, std::int64_t* gains, std::int64_t* near) {
   const auto count = static_cast<std::int64_t>(lists.size());
   const ListWriter writer(lists, room, near);
   SumsOfThreads sums(workers.threads(), count);
+  std::atomic<std::int64_t> met = 0;
   if (shadows.ground.dim > 0) {
     const auto* y = static_cast<const float*>(candidates.data);
     share_ground(workers, ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
@@ -201,6 +204,7 @@ void add_first_gains(Workers& workers, const Field& ground, const Band& all, con
             sums.of(thread)[candidate] += sum.gain;
             writer.add(candidate, sum.adding, writer.wants(candidate) ? tile.near(sum.adding) : nullptr);
           });
+      met += tile.met();
     });
   } else {
     meet_ground(workers, ground, all, weight, fixed, candidates, count,
@@ -210,8 +214,10 @@ void add_first_gains(Workers& workers, const Field& ground, const Band& all, con
                   sums.of(thread)[candidate] += sum.gain;
                   writer.add(candidate, sum.adding, wanted ? tile.near() : nullptr);
                 });
+    met = all.count * count;
   }
   sums.add_to(gains);
+  return met;
 }
 
 void add_gain_bounds(Workers& workers, const ShadowFields& shadows, const Band& all, const double* weight,

@@ -1,7 +1,5 @@
 // Which backend a run gets. The CUDA one is a library that is looked for beside the executable and loaded only where it
 // is asked for.
-#include <dlfcn.h>
-
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -11,6 +9,7 @@
 #include "backend/checked.hpp"
 #include "backend/cpu.hpp"
 #include "backend/plugin.hpp"
+#include "backend/shared_library.hpp"
 #include "seine/backend.hpp"
 #include "seine/error.hpp"
 
@@ -36,10 +35,11 @@ Found find_plugin() {
     std::error_code failed;
     if (!std::filesystem::exists(place, failed)) continue;
     found.present = true;
-    void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);  // never closed: see plugin.hpp
-    const auto entry = library ? reinterpret_cast<PluginEntry>(dlsym(library, kPluginEntry)) : nullptr;
-    if (!entry) {
-      found.fault = dlerror();
+    PluginEntry entry = nullptr;
+    try {
+      SharedLibrary({place.c_str()}).find(kPluginEntry, entry);
+    } catch (const Error& error) {
+      found.fault = error.what();
       return found;
     }
     const CudaPlugin* plugin = entry();

@@ -1,6 +1,5 @@
 #include "backend/nccl.hpp"
 
-#include <dlfcn.h>
 #include <nccl.h>
 
 #include <cstring>
@@ -8,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "backend/shared_library.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -17,7 +17,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kOldest = 21400;  // 2.14 waits without blocking
 
-// The functions that are used, of the library that was found. Never unloaded: it has threads of its own.
+// The functions that are used, of the library that was found.
 struct Nccl {
   decltype(&ncclGetVersion) get_version;
   decltype(&ncclGetErrorString) error_string;
@@ -30,25 +30,18 @@ struct Nccl {
   decltype(&ncclBroadcast) broadcast;
 };
 
-template <class Function>
-void find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  if (!function) throw Error(Exit::no_device, dlerror());
-}
-
 Nccl open_library(const std::string& path) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) throw Error(Exit::no_device, dlerror());
+  const SharedLibrary library({path.c_str()});
   Nccl nccl{};
-  find(library, "ncclGetVersion", nccl.get_version);
-  find(library, "ncclGetErrorString", nccl.error_string);
-  find(library, "ncclGetUniqueId", nccl.get_unique_id);
-  find(library, "ncclCommInitRankConfig", nccl.init_rank);
-  find(library, "ncclCommGetAsyncError", nccl.async_error);
-  find(library, "ncclCommAbort", nccl.abort);
-  find(library, "ncclGroupStart", nccl.group_start);
-  find(library, "ncclGroupEnd", nccl.group_end);
-  find(library, "ncclBroadcast", nccl.broadcast);
+  library.find("ncclGetVersion", nccl.get_version);
+  library.find("ncclGetErrorString", nccl.error_string);
+  library.find("ncclGetUniqueId", nccl.get_unique_id);
+  library.find("ncclCommInitRankConfig", nccl.init_rank);
+  library.find("ncclCommGetAsyncError", nccl.async_error);
+  library.find("ncclCommAbort", nccl.abort);
+  library.find("ncclGroupStart", nccl.group_start);
+  library.find("ncclGroupEnd", nccl.group_end);
+  library.find("ncclBroadcast", nccl.broadcast);
   return nccl;
 }
 

@@ -10,7 +10,7 @@
 
 namespace seine {
 
-inline constexpr std::int64_t kTileRows = 256;
+inline constexpr std::int64_t kTileRows = 256;  // not those of Ownership, which fingerprints depend on
 // Picks that meet the rows of a tile together: few, so that they stay in the first-level cache.
 inline constexpr std::int64_t kPickChunk = 8;
 

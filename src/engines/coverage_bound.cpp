@@ -58,7 +58,7 @@ std::vector<double> CoverageBound::at(std::span<const float> coverage) {
   const double b2 = sum(squared), covered = sum(weighted);
   const std::vector<double> covered_dot = times_weighted_rows(b);
   // Of a similarity; and one unit for each row's share of a gain, with a little to spare.
-  const double per_similarity = distance2_error(ground_.dim());
+  const double per_similarity = canonical_error(ground_.dim());
   const double slack = total_ * per_similarity + 2 * largest_ * ridge_;
   const double units = 1.01 * static_cast<double>(ground_.rows()) + 1;
   std::vector<double> bounds(form_.size());

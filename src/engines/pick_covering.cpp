@@ -63,7 +63,7 @@ class CoveringEngine {
   }
 
  private:
-  static constexpr std::int64_t kFewRows = 6;  // so small a part of all is not worth another bound
+  static constexpr std::int64_t kFewPart = 6;  // so small a part of all is not worth another bound
   static constexpr std::int64_t kBlock = 64;   // gains brought up to date together, at first
 
   void pick_all() {
@@ -113,7 +113,7 @@ class CoveringEngine {
     if (candidate.fits_at == 0) return Way::list;
     if (candidate.known_at != kNever && candidate.fits_at > picks_) return Way::losses;
     if (!shadows_ || candidate.shadowed_at == picks_) return Way::all_rows;
-    const bool few = candidate.shadowed_at != kNever && candidate.near <= ground_.rows() / kFewRows;
+    const bool few = candidate.shadowed_at != kNever && candidate.near <= ground_.rows() / kFewPart;
     return few ? Way::all_rows : Way::shadow;
   }
 
@@ -174,13 +174,14 @@ class CoveringEngine {
     const Array<float> shadows = screened ? shadows_->fetch(pool_, rows) : Array<float>();
     std::vector<Near*> lists;
     for (std::size_t j = 0; j < count; ++j) lists.push_back(lists_.take());
-    std::vector<std::int64_t> answers(3 * count);  // gains, lengths of the lists, on how many ranks they are too long
+    // Gains, lengths of the lists, on how many ranks they are too long, and how many pairs met.
+    std::vector<std::int64_t> answers(3 * count + 1);
     std::int64_t *gains = answers.data(), *lengths = gains + count, *too_long = lengths + count;
     ground_.store().visit_all([&](std::int64_t first, const Vectors& piece) {
       const Band band{piece.rows, nullptr, coverage_.best() + first, nullptr, first};
-      ground_.backend().first_gains(piece.x, band, weight_.empty() ? nullptr : weight_.data() + first, fixed_,
-                                    packed.vectors().x, screened ? shadows_from(first, shadows) : ShadowFields{}, lists,
-                                    lists_.room(), gains, lengths);
+      answers.back() += ground_.backend().first_gains(
+          piece.x, band, weight_.empty() ? nullptr : weight_.data() + first, fixed_, packed.vectors().x,
+          screened ? shadows_from(first, shadows) : ShadowFields{}, lists, lists_.room(), gains, lengths);
     });
     const std::vector<std::int64_t> own_lengths(lengths, lengths + count);
     for (std::size_t j = 0; j < count; ++j) too_long[j] = lengths[j] > lists_.room();
@@ -195,7 +196,7 @@ class CoveringEngine {
         block[j].fits_at = 0;
       }
     }
-    pairs_ += screened ? shadow_pairs(block) + near_rows(block) : ground_.rows() * packed.rows();
+    pairs_ += answers.back() + (screened ? shadow_pairs(block) : 0);
   }
 
   // Upper bounds only; the gains stay unknown.

@@ -48,7 +48,7 @@ Array<float> Shadows::of_rows(const Pool& pool, std::span<const double> directio
   const Array<double> vectors(backend, directions);
   // Of a canonical product of unit rows, of a product of shadows, and of the numbers of a shadow. Because
   // (a + e)(b + e) >= (sqrt(a b) + e)^2, it is enough to add it to the squared length of the rest.
-  const double rounding = distance2_error(dim) + static_cast<double>(dim_ + 16) * 0x1p-24;
+  const double rounding = canonical_error(dim) + static_cast<double>(dim_ + 16) * 0x1p-24;
   Array<float> shadows(backend, pool.own() * dim_);
   pool.store().visit_all([&](std::int64_t first, const Vectors& piece) {
     for (std::int64_t begin = 0; begin < piece.rows; begin += kRowsOnce) {

@@ -58,9 +58,10 @@ double best_rate(const std::function<void()>& call) {
 }
 
 // Gflop/s of the product of two such matrices.
-double product_rate(const Cublas& cublas, Element type, Inputs inputs, const void* a, const void* b, float* c) {
+double product_rate(const Cublas& cublas, Element type, const void* a, const void* b, float* c,
+                    Cublas::Float32 float32 = Cublas::Float32::as_tf32) {
   return 2e-9 * kSide * kSide * kSide * best_rate([&] {
-           cublas.multiply({a, type, kSide}, kSide, {b, type, kSide}, kSide, inputs, c);
+           cublas.multiply({a, type, kSide}, kSide, {b, type, kSide}, kSide, c, float32);
          });
 }
 
@@ -87,13 +88,13 @@ Peaks measure_peaks(int) {
                });
   std::string why;
   if (const std::unique_ptr<Cublas> cublas = Cublas::open(nullptr, why)) {
-    peaks.gemm = product_rate(*cublas, Element::f32, Inputs::as_stored, from.get(), to.get(), product.get());
-    peaks.gemm_tf32 = product_rate(*cublas, Element::f32, Inputs::tf32, from.get(), to.get(), product.get());
+    peaks.gemm = product_rate(*cublas, Element::f32, from.get(), to.get(), product.get(), Cublas::Float32::whole);
+    peaks.gemm_tf32 = product_rate(*cublas, Element::f32, from.get(), to.get(), product.get());
     // Two float16 from 1/8 to 1 in the place of each float32.
     const auto half = [&] { return 0x3000u + static_cast<std::uint32_t>(random() % 0xc00u); };
     for (float& value : values) value = std::bit_cast<float>(half() << 16 | half());
     const DeviceValues halves(values);
-    peaks.gemm_f16 = product_rate(*cublas, Element::f16, Inputs::as_stored, halves.get(), halves.get(), product.get());
+    peaks.gemm_f16 = product_rate(*cublas, Element::f16, halves.get(), halves.get(), product.get());
   } else {
     std::fprintf(stderr, "seine: no product by cuBLAS (%s); its place takes what the clock allows\n", why.c_str());
     peaks.gemm = arithmetic_by_the_clock();

@@ -78,7 +78,7 @@ CudaBackend::CudaBackend(const BackendOptions& options) : device_(use_device(opt
   std::uint64_t kept = 256 * kMiB;
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept));
 
-  products_ = Cublas::open(stream_, about_products_);  // now, so that who asks for free memory sees what it took
+  cublas_ = Cublas::open(stream_, about_cublas_);  // now, so that who asks for free memory sees what it took
 
   char bus[32] = "";
   check(cudaDeviceGetPCIBusId(bus, sizeof bus, device_));
@@ -89,7 +89,7 @@ std::string CudaBackend::describe() const {
   return std::string(properties_.name) + ", cuda device " + std::to_string(device_) + ", compute capability " +
          std::to_string(properties_.major) + "." + std::to_string(properties_.minor) + ", " +
          std::to_string(properties_.totalGlobalMem / kGiB) + " GiB, " +
-         (products_ ? "products by " : "no products that filter: ") + about_products_;
+         (cublas_ ? "products by " : "no products that filter: ") + about_cublas_;
 }
 
 bool CudaBackend::is_idle() const {

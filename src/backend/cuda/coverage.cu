@@ -6,11 +6,19 @@
 
 namespace seine {
 
+namespace {
+
+void expect_float32(const Field& ground, const Field& others) {
+  expect(ground.type == Element::f32 && others.type == Element::f32, "similarities are of float32 rows");
+}
+
+}  // namespace
+
 // One call of gains or first_gains.
 class CudaBackend::Gaining {
  public:
   Gaining(CudaBackend& on, FixedPoint fixed, const Field& candidates, std::int64_t count)
-      : on_(on), fixed_(fixed), candidates_(candidates), count_(count), sums_(on.zeros(count)) {}
+      : on_(on), fixed_(fixed), candidates_(candidates), count_(count), sums_(on.zeros(count)), met_(on.zeros(1)) {}
 
   // Rows of a band, packed.
   struct Ground {
@@ -27,15 +35,14 @@ class CudaBackend::Gaining {
     }
   };
 
-  template <class Chosen>
+  template <ChosenRows Chosen>
   void meet(const Ground& ground, const Chosen& chosen) {
-    expect(ground.rows.type == Element::f32 && candidates_.type == Element::f32, "similarities are of float32 rows");
     if (ground.band.count == 0) return;
     on_.launch(add_gains<Chosen>,
                gain_grid(count_, ground.band.count, on_.properties_.multiProcessorCount, Chosen::kStep),
                static_cast<const float*>(ground.rows.data), ground.band, ground.weight, fixed_,
                static_cast<const float*>(candidates_.data), count_, candidates_.dim, chosen, sums_.data(),
-               lists_.empty() ? nullptr : lists_.data(), room_, near_.empty() ? nullptr : near_.data());
+               lists_.empty() ? nullptr : lists_.data(), room_, near_.empty() ? nullptr : near_.data(), met_.data());
   }
 
   // The same with lists.
@@ -44,28 +51,27 @@ class CudaBackend::Gaining {
     room_ = room;
     near_ = Array<unsigned long long>(on_, count_);
     on_.copy_in(near_.data(), near, lists.size() * sizeof(std::int64_t));
-    const std::int64_t all = ground.band.count, met = meet_near(ground);
-    if (met < all) meet(ground.from(met, all), EveryRow{});
+    const std::int64_t all = ground.band.count, done = meet_near(ground);
+    if (done < all) meet(ground.from(done, all), EveryRow{});
     on_.copy_out(near, near_.data(), lists.size() * sizeof(std::int64_t));
   }
 
   void add_to(std::int64_t* gains) const { CudaBackend::add_to(gains, sums_); }
+  std::int64_t pairs_met() const { return static_cast<std::int64_t>(met_.to_host()[0]); }
 
  private:
-  // Rows of which products say that candidates may add to them, as long as that spares half of the pairs; how many rows
-  // were looked at.
+  // Rows of which products say that candidates may add to them; only the first slice where that spares less than half
+  // of its pairs. How many rows were looked at.
   std::int64_t meet_near(const Ground& ground) {
     const std::int64_t all = ground.band.count, dim = candidates_.dim;
-    if (!on_.products_ || !filter_pays(all, count_, dim)) return 0;
+    if (!on_.cublas_ || !filter_pays(all, count_, dim)) return 0;
     const std::int64_t at_once = std::min(filter_rows(0, count_), all);
-    const std::int64_t groups = (count_ + kTilePicks - 1) / kTilePicks;
     const Array<float> products(on_, at_once * count_);
-    const Array<unsigned long long> met = on_.zeros(1);
     for (std::int64_t first = 0; first < all; first += at_once) {
-      if (first == at_once && 2 * met.to_host()[0] > static_cast<unsigned long long>(groups * at_once)) return first;
+      if (first == at_once && 2 * pairs_met() > at_once * count_) return first;
       const Ground some = ground.from(first, at_once);
-      on_.products_->multiply(some.rows, some.band.count, candidates_, count_, Inputs::tf32, products.data());
-      meet(some, NearRows{count_, products.data(), similarity_slack(Inputs::tf32, dim), met.data()});
+      on_.cublas_->multiply(some.rows, some.band.count, candidates_, count_, products.data());
+      meet(some, NearRows{count_, products.data(), similarity_slack(dim)});
     }
     return all;
   }
@@ -75,6 +81,7 @@ class CudaBackend::Gaining {
   const Field& candidates_;
   const std::int64_t count_;
   Array<unsigned long long> sums_;
+  Array<unsigned long long> met_;  // counts the pairs that did
   Array<Near*> lists_;
   std::int64_t room_ = 0;
   Array<unsigned long long> near_;  // lengths of the lists
@@ -83,6 +90,7 @@ class CudaBackend::Gaining {
 void CudaBackend::gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
                         const Field& candidates, std::int64_t count, std::int64_t* gains) {
   if (count == 0) return;
+  expect_float32(ground, candidates);
   const auto* rows = static_cast<const float*>(ground.data);
   Array<float> some;  // the rows of the band and their weights, one behind the other
   Array<double> weights;
@@ -101,13 +109,15 @@ void CudaBackend::gains(const Field& ground, const Band& band, const double* wei
   gaining.add_to(gains);
 }
 
-void CudaBackend::first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                              const Field& candidates, const ShadowFields&, std::span<Near* const> lists,
-                              std::int64_t room, std::int64_t* gains, std::int64_t* near) {
-  if (lists.empty()) return;
+std::int64_t CudaBackend::first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                                      const Field& candidates, const ShadowFields&, std::span<Near* const> lists,
+                                      std::int64_t room, std::int64_t* gains, std::int64_t* near) {
+  if (lists.empty()) return 0;
+  expect_float32(ground, candidates);
   Gaining gaining(*this, fixed, candidates, static_cast<std::int64_t>(lists.size()));
   gaining.meet_first({ground, all, weight}, lists, room, near);
   gaining.add_to(gains);
+  return gaining.pairs_met();
 }
 
 void CudaBackend::listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
@@ -129,7 +139,7 @@ void CudaBackend::raise_listed(const Near* list, std::int64_t length, float* bes
 
 void CudaBackend::raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) {
   if (count == 0) return;
-  expect(ground.type == Element::f32 && picks.type == Element::f32, "similarities are of float32 rows");
+  expect_float32(ground, picks);
   launch(raise_rows, blocks(rows, kWarps * kWarpRows), static_cast<const float*>(ground.data), rows,
          static_cast<const float*>(picks.data), count, ground.dim, best);
   finish();

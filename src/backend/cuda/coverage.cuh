@@ -9,26 +9,27 @@ namespace {
 
 // A block owns kGainGroups * kTilePicks candidates and, of the ground rows, a stripe; its warps are kGainGroups groups
 // of candidates by kGainStripes tiles of rows, so that a row serves several groups from L1. Integer atomics, once per
-// warp and candidate. Bytes per ground row that meets a block: dim * 4 and 4 to 16 of its levels and weight; flops per
-// row and candidate that meet: 2 dim, and 5 in float64. Where there are lists, a thread also writes the rows that add,
-// each to the next free place.
-template <class Chosen>
+// warp and candidate, and once per warp for the pairs that met. Bytes per ground row that meets a block: dim * 4 and 4
+// to 16 of its levels and weight; flops per row and candidate that meet: 2 dim, and 5 in float64. Where there are
+// lists, a thread also writes the rows that add, each to the next free place.
+template <ChosenRows Chosen>
 __global__ void __launch_bounds__(kThreads)
     add_gains(const float* ground, Band band, const double* weight, FixedPoint fixed, const float* candidates,
               std::int64_t count, std::int64_t dim, Chosen chosen, unsigned long long* gains, Near* const* lists,
-              std::int64_t room, unsigned long long* near) {
+              std::int64_t room, unsigned long long* near, unsigned long long* met) {
   const int lane = lane_of_warp(), warp = static_cast<int>(threadIdx.x) / kLanes;
   const std::int64_t group = (static_cast<std::int64_t>(blockIdx.x) * kGainGroups + warp % kGainGroups) * kTilePicks;
   if (group >= count) return;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.y) * kGainStripes * Chosen::kStep;
   std::int64_t first = (static_cast<std::int64_t>(blockIdx.y) * kGainStripes + warp / kGainGroups) * Chosen::kStep;
   const std::int64_t candidate = group + lane % kTilePicks;
-  std::int64_t sum = 0;
+  std::int64_t sum = 0, rows_met = 0;
   while (first < band.count) {
     const std::int64_t here = first;
     std::int64_t row = first;
     const int many = chosen.choose(first, stride, band, candidate, row);
     if (many == 0) break;
+    rows_met += many;
     const float dot = tile<Product>(Chosen::rows(ground, band, here, row, dim),
                                     neighbours<kTilePicks>(candidates + group * dim, count - group, dim), dim);
     if (lane / kTilePicks >= many || candidate >= count) continue;
@@ -39,8 +40,9 @@ __global__ void __launch_bounds__(kThreads)
     const auto at = static_cast<std::int64_t>(atomicAdd(&near[candidate], 1ULL));
     if (at < room) lists[candidate][at] = {static_cast<std::int32_t>(band.first + row), similarity};
   }
-  chosen.count_met();
   if (candidate < count) atomicAdd(&gains[candidate], static_cast<unsigned long long>(sum));
+  const std::int64_t candidates_of_group = count - group < kTilePicks ? count - group : kTilePicks;
+  if (lane == 0) atomicAdd(met, static_cast<unsigned long long>(rows_met * candidates_of_group));
 }
 
 // A warp owns a list. Bytes per entry: 8, and 4 of coverage from anywhere (12 with weights); flops: 5 in float64.

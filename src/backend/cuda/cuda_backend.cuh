@@ -79,9 +79,9 @@ class CudaBackend final : public Backend {
 
   void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
              std::int64_t count, std::int64_t* gains) override;
-  void first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
-                   const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
-                   std::int64_t room, std::int64_t* gains, std::int64_t* near) override;
+  std::int64_t first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                           const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                           std::int64_t room, std::int64_t* gains, std::int64_t* near) override;
   void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
                     std::int64_t* near, std::int64_t* gains) override;
   void raise_listed(const Near* list, std::int64_t length, float* best) override;
@@ -143,8 +143,8 @@ class CudaBackend final : public Backend {
   Stream stream_;  // of everything
   Stream copies_;  // of what was staged, beside it
   std::unique_ptr<DevicePort> port_;
-  std::string about_products_;
-  std::unique_ptr<Cublas> products_;  // null: there are none
+  std::string about_cublas_;
+  std::unique_ptr<Cublas> cublas_;  // null: there is none
 };
 
 inline void expect(bool holds, const char* invariant) {

@@ -8,7 +8,8 @@
 //            falls below float32's last bit (Fasi, Higham, Mikaitis, Pranesh 2021): 6 * 2^-23 of the largest for four
 //            products. Assumed is that each addition, in any order, loses at most 2^-22 of the sum of magnitudes.
 //   tiny     Inputs, products and sums below 2^-126 may become 0: 3 dim 2^-126, and dim 2^-126 of |x|^2 + |y|^2.
-// So |x - y|^2 >= (1 - e) (|x|^2 + |y|^2) - 2 p - 2 tiny, of which the canonical float32 kernel loses distance2_error
+//            product_tiny is more than twice the first.
+// So |x - y|^2 >= (1 - e) (|x|^2 + |y|^2) - 2 p - 2 tiny, of which the canonical float32 kernel loses canonical_error
 // more, and dim 2^-149. 32 additions more than there are components pay for norms and bounds in float64 (2^-17 where
 // they lose dim 2^-53), for rows of unit length that are longer by 2^-23, and for what the library does at the end.
 #pragma once
@@ -16,28 +17,32 @@
 #include <cmath>
 #include <cstdint>
 
+#include "seine/backend.hpp"
 #include "seine/row_math.hpp"
 
 namespace seine {
 
-enum class Inputs { as_stored, tf32 };
-
-// e. Infinite where sums are too long to say.
-inline double product_error(Inputs inputs, std::int64_t dim) {
+// e, of rows of float16 or of float32, multiplied as TF32. Infinite where sums are too long to say.
+inline double product_error(Element type, std::int64_t dim) {
   const double lost = static_cast<double>(dim + 32) * 0x1p-22;
   if (!(lost < 0.5)) return HUGE_VAL;
-  const double sums = lost / (1 - lost), rounded = inputs == Inputs::tf32 ? 0x1p-9 + 0x1p-20 : 0;
+  const double sums = lost / (1 - lost), rounded = type == Element::f16 ? 0 : 0x1p-9 + 0x1p-20;
   return rounded + sums + rounded * sums;
+}
+
+// tiny.
+inline double product_tiny(std::int64_t dim) {
+  return static_cast<double>(dim) * 0x1p-123;
 }
 
 // Canonical squared distances from below.
 class DistanceBound {
  public:
-  DistanceBound(Inputs inputs, std::int64_t dim) {
-    const double left = std::fmax(1 - distance2_error(dim), 0);
-    of_norms_ = left * (1 - product_error(inputs, dim));
+  DistanceBound(Element type, std::int64_t dim) {
+    const double left = std::fmax(1 - canonical_error(dim), 0);
+    of_norms_ = left * (1 - product_error(type, dim));
     of_product_ = -2 * left;
-    vanishing_ = static_cast<double>(dim) * 0x1p-122;
+    vanishing_ = 2 * product_tiny(dim);
   }
 
   // Of rows with these squared norms and that product. Where it is not below a distance, the canonical one is not
@@ -52,11 +57,10 @@ class DistanceBound {
   double of_norms_, of_product_, vanishing_;
 };
 
-// How much more than a product the canonical inner product of two unit (or zero) rows may be: e, what the canonical
-// kernel loses, and 2^-22 for the float32 addition of this.
-inline float similarity_slack(Inputs inputs, std::int64_t dim) {
-  const double canonical = (static_cast<double>(dim) / kLanes + 10) * 0x1p-24;
-  return static_cast<float>((product_error(inputs, dim) + canonical) * (1 + 0x1p-20) + 0x1p-22);
+// How much more than a product the canonical inner product of two unit (or zero) rows of float32 may be: e, what the
+// canonical kernel loses, and 2^-22 for the float32 addition of this.
+inline float similarity_slack(std::int64_t dim) {
+  return static_cast<float>((product_error(Element::f32, dim) + canonical_error(dim)) * (1 + 0x1p-20) + 0x1p-22);
 }
 
 }  // namespace seine

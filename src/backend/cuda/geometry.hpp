@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "seine/bytes.hpp"
 #include "seine/row_math.hpp"
 
 namespace seine {
@@ -40,8 +41,7 @@ constexpr Grid apply_grid(std::int64_t rows, int multiprocessors) {
 // Of gains; add_gains says what a block owns. A warp looks at `step` neighbouring rows.
 inline constexpr int kGainGroups = 4;
 inline constexpr int kGainStripes = kWarps / kGainGroups;
-constexpr Grid gain_grid(std::int64_t candidates, std::int64_t rows, int multiprocessors,
-                         std::int64_t step = kWarpRows) {
+constexpr Grid gain_grid(std::int64_t candidates, std::int64_t rows, int multiprocessors, std::int64_t step) {
   constexpr std::int64_t candidates_of_block = kGainGroups * kTilePicks;
   const std::int64_t rows_of_block = kGainStripes * step;
   const std::int64_t x = std::max<std::int64_t>((candidates + candidates_of_block - 1) / candidates_of_block, 1);
@@ -71,12 +71,13 @@ constexpr Grid gram_grid(std::int64_t dim, std::int64_t groups) {
 inline constexpr std::int64_t kFilterPicks = 256;
 constexpr std::int64_t filter_rows(std::int64_t copied_bytes, std::int64_t vectors) {
   const std::int64_t bytes = std::max<std::int64_t>(copied_bytes, vectors * std::int64_t{sizeof(float)});
-  return std::max<std::int64_t>((std::int64_t{1} << 26) / bytes, 1);
+  return std::max<std::int64_t>(64 * kMiB / bytes, 1);
 }
 
 // Whether that is less work, even if it spares every other pair only. In units of a component of a pair in the
 // canonical kernel, two instructions: 0.07 ps of an H100, whose TF32 products take a sixteenth of it (400 Tflop/s),
-// while 4 bytes written and read again take 32 (3 TB/s), and a component of a row 48, to be packed and read: 12 bytes.
+// while 4 bytes written and read again take 32 (3 TB/s), and a component of a row 48, to be packed and read: 12 bytes,
+// where facility location, which packs nothing, reads 4: there this asks for a little more than it has to.
 // Launches, and that the host has to wait for one, take 40 microseconds.
 constexpr bool filter_pays(std::int64_t rows, std::int64_t vectors, std::int64_t dim) {
   const double n = static_cast<double>(rows), d = static_cast<double>(dim), pairs = n * static_cast<double>(vectors);

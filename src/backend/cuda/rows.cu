@@ -1,4 +1,4 @@
-// One value per row. Where nothing is said, a thread owns a row at a time and strides by the grid.
+// One value per row, and rows as float32.
 #include "backend/cuda/cuda_backend.cuh"
 #include "backend/cuda/rows.cuh"
 

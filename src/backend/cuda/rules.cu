@@ -62,8 +62,9 @@ class CudaBackend::Applying {
     const std::int64_t longest = can_filter() && pays(slice.all, total()) ? longest_lag(all) : 0;
     if (longest == 0) return meet(all, total(), EveryPick{});
     // In blocks of picks, so that rows drop out between them.
-    for (std::int64_t first = total() - longest, last; first < total(); first = last) {
-      last = std::min(first + kFilterPicks, total());
+    std::int64_t first = total() - longest;
+    while (first < total()) {
+      const std::int64_t last = std::min(first + kFilterPicks, total());
       Active block = behind(slice, last);
       block.all = length_.to_host()[0];
       block.length = nullptr;
@@ -71,11 +72,12 @@ class CudaBackend::Applying {
         meet_near(block, first, last);
       else
         meet(block, last, EveryPick{first});
+      first = last;
     }
   }
 
   bool can_filter() const {
-    return on_.products_ && rule_ != RuleKind::variance && !rows_.outer() && picks_x_.type == rows_.x.type;
+    return on_.cublas_ && rule_ != RuleKind::variance && !rows_.outer() && picks_x_.type == rows_.x.type;
   }
   bool pays(std::int64_t rows, std::int64_t picks) const {
     return filter_pays(rows, std::min(picks, kFilterPicks), rows_.x.dim);
@@ -102,7 +104,6 @@ class CudaBackend::Applying {
     const Array<std::byte> packed(on_, at_once * static_cast<std::int64_t>(x.row_bytes()));
     const Array<double> norms2(on_, at_once);
     const Array<float> products(on_, at_once * width);
-    const Inputs inputs = inputs_of(x.type);
     for (std::int64_t at = 0; at < active.all; at += at_once) {
       const Active some{active.first, std::min(active.all - at, at_once), active.list + at};
       with_elements(x, [&](const auto* rows) {
@@ -110,16 +111,15 @@ class CudaBackend::Applying {
         on_.launch(pack_rows<X>, blocks(some.all, kWarps), rows, some, dim, reinterpret_cast<X*>(packed.data()),
                    norms2.data());
       });
-      on_.products_->multiply({packed.data(), x.type, dim}, some.all, picks_x_.from(first), width, inputs,
-                              products.data());
+      on_.cublas_->multiply({packed.data(), x.type, dim}, some.all, picks_x_.from(first), width, products.data());
       meet(some, last,
            NearPicks{first, width, products.data(), norms2.data(), pick_norms2_.data() + first,
-                     DistanceBound(inputs, dim)});
+                     DistanceBound(x.type, dim)});
     }
   }
 
   // Those of the first `count` picks that are chosen.
-  template <class Chosen>
+  template <ChosenPicks Chosen>
   void meet(const Active& active, std::int64_t count, const Chosen& chosen) {
     Picks picks = picks_;
     picks.vectors.rows = count;

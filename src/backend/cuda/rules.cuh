@@ -71,7 +71,7 @@ __global__ void pack_rows(const X* x, Active active, std::int64_t dim, X* packed
 }
 
 // Interactions of a tile with the picks that were chosen at `at`. A lane gets that of its own `row` and `pick`.
-template <class Rule, class X, class Chosen>
+template <class Rule, class X, ChosenPicks Chosen>
 __device__ inline double interaction(const Vectors& rows, std::int64_t row, const Vectors& picks, std::int64_t at,
                                      std::int64_t pick) {
   const std::int64_t dim = rows.x.dim;
@@ -91,11 +91,45 @@ __device__ inline double interaction(const Vectors& rows, std::int64_t row, cons
   }
 }
 
+// A row that the lanes of its tile bring up to date, each the same.
+template <class Rule>
+struct RowInHand {
+  std::int64_t row;
+  std::int64_t before, seen, met = 0;  // picks that it had seen, has seen, and met
+  double key, weight = 1;
+  typename Rule::State state = {};
+
+  // Picks before `first` were met earlier, by whoever counts them. A row that is not there takes no part.
+  __device__ RowInHand(const Places& places, std::int64_t row_, std::int64_t first, bool is_there)
+      : row(row_), before(places.seen(row)), key(is_there ? places.key(row) : NAN) {
+    if (before < first) before = first;
+    seen = before;
+  }
+  __device__ void load(const Places& places) {
+    weight = places.weight(row);
+    state = places.template state<Rule>(row);
+  }
+  __device__ bool would_notice(std::int64_t pick, double distance2) const {
+    if constexpr (Rule::uses_distance) return pick >= seen && !(distance2 >= state.distance2);
+    return true;
+  }
+  __device__ void meet(std::int64_t pick, double value, const double* moments) {
+    if (pick < seen) return;
+    Rule::apply(state, weight, value, moments ? moments[pick] : 0, static_cast<std::uint32_t>(pick));
+    ++met;
+  }
+  // It has met all picks before `at` that it would notice.
+  __device__ void conclude(std::int64_t at) {
+    key = Rule::key(state, weight);
+    if (seen < at) seen = at;
+  }
+};
+
 // A warp owns kWarpRows rows for all picks; the kTilePicks lanes of a row hold its state and apply the same picks to
 // it, in order, until it falls below the floor. Bytes per row: its vectors once per kTilePicks picks that it meets (the
 // first time from memory, then from the caches if they hold it), state and key once; picks come from the caches. Flops
 // per row and pick: 3 per component (2 for products).
-template <class Rule, class X, class Chosen>
+template <class Rule, class X, ChosenPicks Chosen>
 __global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, Active active, Picks picks, Chosen of_launch,
                                                         double floor, Places places, unsigned long long* met) {
   const int lane = lane_of_warp();
@@ -103,42 +137,31 @@ __global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, Active act
   std::int64_t pairs = 0;
   for (std::int64_t first = warp_of_grid() * kWarpRows; first < total; first += warps_of_grid() * kWarpRows) {
     const bool is_there = first + lane / kTilePicks < total;
-    const std::int64_t place = is_there ? first + lane / kTilePicks : total - 1, row = active[place];
-    double key = is_there ? places.key(row) : NAN;
-    const std::int64_t applied = places.seen(row), before = applied < of_launch.first ? of_launch.first : applied;
-    std::int64_t seen = before, met_here = 0, at = key >= floor ? seen : count;
-    for (int other = kLanes / 2; other >= kTilePicks; other /= 2) {
-      const std::int64_t theirs = __shfl_xor_sync(kWholeWarp, at, other);
-      at = theirs < at ? theirs : at;
-    }
+    const std::int64_t place = is_there ? first + lane / kTilePicks : total - 1;
+    RowInHand<Rule> mine(places, active[place], of_launch.first, is_there);
+    std::int64_t at = -largest_of_warp(mine.key >= floor ? -mine.seen : -count);
     if (at >= count) continue;
-    const double weight = places.weight(row);
-    typename Rule::State state = places.template state<Rule>(row);
+    mine.load(places);
     Chosen chosen = of_launch;
-    while (at < count && __any_sync(kWholeWarp, key >= floor && seen < count)) {
-      const bool takes_part = key >= floor;
-      const auto matters = [&](std::int64_t pick, double distance2) {
-        if constexpr (Rule::uses_distance) return takes_part && pick >= seen && !(distance2 >= state.distance2);
-        return true;
+    while (at < count && __any_sync(kWholeWarp, mine.key >= floor && mine.seen < count)) {
+      const bool takes_part = mine.key >= floor;
+      const auto matters = [&](std::int64_t p, double distance2) {
+        return takes_part && mine.would_notice(p, distance2);
       };
       const std::int64_t here = at;
       std::int64_t pick = at;
       const int many = chosen.choose(at, count, place, matters, pick);
-      const double mine = many > 0 ? interaction<Rule, X, Chosen>(rows, row, picks.vectors, here, pick) : 0;
+      const double of_lane = many > 0 ? interaction<Rule, X, Chosen>(rows, mine.row, picks.vectors, here, pick) : 0;
       for (int p = 0; p < many; ++p) {
-        const double value = __shfl_sync(kWholeWarp, mine, p, kTilePicks);
-        const std::int64_t ordinal = Chosen::number(here, pick, p);
-        if (!takes_part || ordinal < seen) continue;
-        Rule::apply(state, weight, value, picks.moments ? picks.moments[ordinal] : 0,
-                    static_cast<std::uint32_t>(ordinal));
-        ++met_here;
+        const double value = __shfl_sync(kWholeWarp, of_lane, p, kTilePicks);
+        const std::int64_t number = Chosen::number(here, pick, p);
+        if (takes_part) mine.meet(number, value, picks.moments);
       }
-      if (takes_part) key = Rule::key(state, weight);
-      if (takes_part && seen < at) seen = at;
+      if (takes_part) mine.conclude(at);
     }
-    if (!is_there || lane % kTilePicks != 0 || seen == before) continue;
-    places.template settle<Rule>(row, state, seen);
-    pairs += met_here;
+    if (lane % kTilePicks != 0 || mine.seen == mine.before) continue;
+    places.template settle<Rule>(mine.row, mine.state, mine.seen);
+    pairs += mine.met;
   }
   pairs = sum_of_warp(pairs);
   if (lane == 0 && pairs > 0) atomicAdd(met, static_cast<unsigned long long>(pairs));

@@ -144,6 +144,12 @@ __device__ inline std::int64_t largest_of_warp(std::int64_t mine) {
   return mine;
 }
 
+// Bits that a lane has.
+__device__ inline std::uint32_t union_of_warp(std::uint32_t mine) {
+  for (int other = kLanes / 2; other > 0; other /= 2) mine |= __shfl_xor_sync(kWholeWarp, mine, other);
+  return mine;
+}
+
 // Canonical inner product of a row with itself, in float64; every lane gets it.
 template <class X>
 __device__ inline double squared_norm(const X* x, std::int64_t dim) {
