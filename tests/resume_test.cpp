@@ -407,6 +407,7 @@ TEST(File, ThatIsNoneIsPutAsideBesideAWholeOne) {
     EXPECT_EQ(refused.code, 73);
     EXPECT_EQ(content(path), "my thesis");
     EXPECT_EQ(content(aside), "my other thesis");
+    world().barrier();
     Request request = setting.request;
     request.restart = request.force = true;
     EXPECT_TRUE(start(world(), request, 0).bytes == setting.want);
