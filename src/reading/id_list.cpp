@@ -137,6 +137,8 @@ std::vector<std::string> ids_of_json(const std::string& path) {
     content = nlohmann::json::parse(text);
   } catch (const nlohmann::json::parse_error& error) {
     fail_line(path, line_of(text, error.byte), "expected JSON, found a syntax error");
+  } catch (const nlohmann::json::out_of_range&) {
+    throw Error(Exit::bad_data, path + ": expected JSON, found a number beyond those of float64");
   }
   if (!content.is_object() || !content.contains("ids") || !content["ids"].is_array())
     throw Error(Exit::bad_data, path + ": expected a batch file, a JSON object with an array \"ids\"; found none");
