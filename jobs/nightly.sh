@@ -14,10 +14,12 @@ PYTHON=${PYTHON:-python3}       # 3.11 or later, with the module xxhash (Debian:
 
 set -euo pipefail
 # shellcheck disable=SC1090
+set +u # for prologues of others
 if [[ -n $PROLOGUE ]] && ! source "$PROLOGUE"; then
   echo "nightly: stopped: PROLOGUE=$PROLOGUE failed (exit 78)" >&2
   exit 78
 fi
+set -u
 for module in tomllib xxhash; do
   "$PYTHON" -c "import $module" 2>/dev/null || {
     echo "nightly: stopped: PYTHON=$PYTHON has no module $module; 3.11 or later with xxhash has, say" \

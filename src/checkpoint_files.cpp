@@ -66,11 +66,14 @@ struct Generation {
 // way, and kept. Returns its new name.
 std::string put_aside(const std::string& path) {
   const std::string aside = path + ".damaged";
-  std::error_code fault = std::make_error_code(std::errc::file_exists);
-  if (!fs::exists(aside)) fs::rename(path, aside, fault);
+  std::error_code fault, ignored;
+  if (fs::exists(fs::symlink_status(aside, ignored)))
+    fault = std::make_error_code(std::errc::file_exists);
+  else
+    fs::rename(path, aside, fault);
   if (fault)
-    throw Error(Exit::cannot_create, fmt::format("{}: not a checkpoint, and cannot be moved aside to {}: {}; "
-                                                 "--restart --force discards it",
+    throw Error(Exit::cannot_create, fmt::format("{}: not a checkpoint, and cannot be kept as {}: {}; move one of them "
+                                                 "away, or --restart --force discards all that was done",
                                                  path, aside, fault.message()));
   return aside;
 }

@@ -76,6 +76,10 @@ def labelled_ids_come_back():
         one.expect_sound([ONE, TWO, THREE])
         (one.labels / "c.csv").write_text("name\nx\n")
         one.nightly("--today", FOUR, code=65, says="c.csv")
+        (one.labels / "c.csv").unlink()
+        for text in ('{"ids": [1.5]}', '{"ids": [null]}', '{"ids": "s0"}'):
+            (one.labels / "d.json").write_text(text)
+            one.nightly("--today", FOUR, code=65, says="not a list of whole numbers and texts")
 
 
 def whole_numbers_come_back_however_they_are_written():
@@ -115,6 +119,14 @@ def rows_without_ids_may_only_be_added_at_the_end():
         os.rename(folder / "longer" / os.listdir(folder / "longer")[0], first)
         one.nightly("--today", THREE, code=65, says="bytes, and has")
         os.replace(folder / "aside", first)
+        one.write(run='launch = ["false"]')  # begun, and then the pool changes
+        one.nightly("--today", THREE, code=69)
+        shutil.copy(first, folder / "aside")
+        with open(first, "ab") as file:
+            file.write(bytes(8))
+        one.write(run='launch = ["env"]')
+        one.nightly("--today", THREE, code=65, says="files of a pool without ids have changed")
+        os.replace(folder / "aside", first)
         one.nightly("--today", THREE)
         one.expect_sound([ONE, TWO, THREE])
 
@@ -142,6 +154,10 @@ def files_of_rows_with_ids_may_come_and_go():
 
 def prologue_that_fails_is_named():
     with campaign() as one:
+        good = one.base / "prologue"
+        good.write_text('export SOMEWHERE="/opt/lib:$THAT_IS_NOT_SET"\n')
+        one.nightly("--today", ONE, "--status", code=75,
+                    environment={**os.environ, "PYTHON": sys.executable, "PROLOGUE": str(good)})
         one.nightly("--today", ONE, code=78, says="PROLOGUE=/none failed", environment={**os.environ, "PROLOGUE": "/none"})
 
 
@@ -408,6 +424,7 @@ def batch_that_is_not_what_it_says_is_not_published():
         expect("looked up" in fail(lambda batch: batch["ids"].__setitem__(0, "nobody")), "unknown id")
         expect("looked up" in fail(lambda batch: batch.update(ids=[f"x{k}" for k in range(500)])), "unknown ids")
         expect("is not published" in fail(lambda batch: batch["rows"].__setitem__(0, 2**70)), "a row beyond 64 bits")
+        expect("'timing'" in fail(lambda batch: batch.pop("timing")), "no timing")
         expect("twice" in fail(lambda batch: batch["ids"].__setitem__(0, batch["ids"][1])), "an id twice")
         columns = ("ids", "rows", "score", "gain")
         expect("instead of" in fail(lambda batch: [batch[name].pop() for name in columns]), "short")
@@ -429,7 +446,7 @@ def check_that_cannot_be_run_says_nothing_of_the_batch():
             one.nightly("--today", ONE, code=code, says="no verdict")
             expect(kept.exists() and not one.nights(), "the batch is neither rejected nor published")
         one.write(run='launch = ["env"]')
-        shard = one.pool.folder / one.pool.shards[0].name
+        shard = one.pool.folder / one.pool.shards[-1].name
         whole = shard.read_bytes()
         shard.write_bytes(whole[:len(whole) // 2])
         one.nightly("--today", ONE, code=65, says="no verdict")

@@ -11,6 +11,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <iterator>
 #include <stdexcept>
 #include <thread>
@@ -191,7 +192,9 @@ void write_text(const std::string& path, const std::string& text) {
 
 std::string content(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  std::ostringstream bytes;
+  bytes << file.rdbuf();  // which says nothing where a process has ended meanwhile, whose file in /proc this is
+  return bytes.str();
 }
 
 void wait_for_file(const std::string& path, double limit_seconds) {

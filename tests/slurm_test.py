@@ -191,6 +191,20 @@ def restart_holds_for_the_first_start_only():
         expect("going on from" in job.said(), "it began anew:\n", job.said())
 
 
+def restart_holds_until_it_was_heeded():
+    launcher, before = PLACE / "late.sh", PLACE / f"batch-{Job.count + 1}.json.checkpoint"
+    launcher.write_text(f'#!/bin/bash\n[[ -e {PLACE}/late ]] || {{ touch {PLACE}/late; exit 138; }}\n'
+                        'exec srun --mpi=pmix --kill-on-bad-exit=0 --cpus-per-task=1 "$@"\n')
+    launcher.chmod(0o755)
+    before.touch()  # an empty one: 65, but for --restart
+    job = Job(words=["--restart"], LAUNCH=str(launcher))
+    expect_equal(job.checkpoint, before, "its checkpoint")
+    expect_equal(job.wait(), "COMPLETED", job.said())
+    expect("ended early with 138" in job.said(), job.said())
+    expect_equal(job.said().splitlines()[-1], f"digest {UNDISTURBED}", "last line")
+    expect_equal([path.name for path in PLACE.glob(f".{before.name}.job-*")], [], "what it has left")
+
+
 def code_of_a_launcher_does_not_undo_a_batch():
     launcher = PLACE / "launcher.sh"
     launcher.write_text('#!/bin/bash\nsrun --mpi=pmix --kill-on-bad-exit=0 --cpus-per-task=1 "$@"\nexit 1\n')
@@ -320,7 +334,8 @@ CASES = [finished_job_has_its_batch_and_its_digest, output_that_exists_is_treate
          out_of_memory_is_a_failure_and_not_tried_for_ever, preempted_job_resumes_when_the_urgent_one_is_done,
          killed_rank_is_a_restart_from_the_checkpoint, job_waits_for_a_predecessor_that_is_not_dead,
          restarts_are_capped_and_a_done_job_gives_the_same_batch_again,
-         restart_holds_for_the_first_start_only, foreign_output_is_not_the_batch_of_a_restart,
+         restart_holds_for_the_first_start_only, restart_holds_until_it_was_heeded,
+         code_of_a_launcher_does_not_undo_a_batch, foreign_output_is_not_the_batch_of_a_restart,
          wrong_request_is_final, gpu_form_asks_for_a_gpu_a_rank, nights_go_through_slurm_and_a_killed_one_waits_for_its_job,
          cancelled_night_is_submitted_again_by_the_next_start, array_of_two_campaigns,
          scaling_job_compares_what_all_ranks_choose]

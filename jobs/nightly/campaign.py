@@ -89,7 +89,8 @@ class Campaign:
                 lines = (self.base / given[0]).read_text(encoding="utf-8").splitlines()
             except UnicodeDecodeError as error:
                 raise Stop(BAD_DATA, f"{given[0]}: not a list of files: {error}") from None
-            paths = [str(self.base / line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+            lines = [line.strip() for line in lines]
+            paths = [str(self.base / line) for line in lines if line and not line.startswith("#")]
             if not paths:
                 raise Stop(NO_INPUT, f"{given[0]}: names no file")
             for path in paths:

@@ -20,7 +20,10 @@ def read_ids(path):
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         if path.endswith(".json"):
-            return [str(each) for each in json.loads(text)["ids"]]
+            ids = json.loads(text)["ids"]
+            if not isinstance(ids, list) or not all(type(each) in (int, str) for each in ids):
+                raise ValueError("ids is not a list of whole numbers and texts")
+            return [str(each) for each in ids]
         if path.endswith(".csv"):
             rows = csv.reader(io.StringIO(text, newline=""), strict=True)
             header = next(rows, [])

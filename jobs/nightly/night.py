@@ -86,6 +86,8 @@ class Night:
                 changed = "the campaign file has changed"
             elif not self.batch.exists() and self.lists_lack_ids():
                 changed = "other nights have chosen ids"
+            elif self.places_changed():
+                changed = "files of a pool without ids have changed"
             else:
                 say(f"{self.date}: goes on where it stopped")
                 return False
@@ -138,19 +140,30 @@ class Night:
         kept = last and self.campaign.night(last)
         if not kept or not (kept / "facts.json").exists():
             return 0
-        before = (kept / "pool.txt").read_text(encoding="utf-8").splitlines()
+        before, sizes = self.frozen_pool(kept)
         gone = sorted(set(before).difference(pool), key=natural_key)
         if gone:
             others = f" and {len(gone) - 1:,} others" if gone[1:] else ""
             say(f"{self.date}: the pool has lost {counted(len(gone), 'file')} since {last}: {gone[0]}{others}")
         batch = json.loads((self.campaign.publish / last / "batch.json").read_text(encoding="utf-8"))
         if batch["ids"] == batch["rows"] and not self.has_ids(pool[0]):
-            self.check_places(pool, last, before, json.loads((kept / "facts.json").read_text(encoding="utf-8")))
+            self.check_places(pool, last, before, sizes)
         return len(gone)
 
-    def check_places(self, pool, last, before, facts):
+    @staticmethod
+    def frozen_pool(night):
+        """The files that a night began with, and their bytes."""
+        paths = (night / "pool.txt").read_text(encoding="utf-8").splitlines()
+        return paths, json.loads((night / "facts.json").read_text(encoding="utf-8")).get("sizes", [])
+
+    def places_changed(self):
+        """Whether rows of a pool without ids may have moved since this night began; what is gone shows by itself."""
+        files = [(path, size) for path, size in zip(*self.frozen_pool(self.folder)) if os.path.exists(path)]
+        return any(os.path.getsize(path) != size for path, size in files) and not self.has_ids(files[0][0])
+
+    def check_places(self, pool, last, before, sizes):
         """Without ids of its own, a row is known by its place in the pool, and that must stay what it was."""
-        for now, path, size in itertools.zip_longest(pool[:len(before)], before, facts["sizes"]):
+        for now, path, size in zip(pool[:len(before)] + [None] * len(before), before, sizes):
             if now != path:
                 what = f"{now or 'nothing'} is now where {path} was"
             elif os.path.getsize(now) != size:
@@ -285,12 +298,13 @@ class Night:
             batch = json.loads(self.batch.read_text(encoding="utf-8"))
             self.check_alone(batch)
             self.check_against_pool(batch)
+            self.keep(batch)
         except NotChecked:
             raise
-        except (Stop, ValueError, KeyError, TypeError, struct.error) as error:
+        except (Stop, ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
             aside = move_aside(self.batch, "rejected")
-            raise Stop(INTERNAL, f"{self.date}: the batch is not published: {error}; it is kept as {aside}") from None
-        self.keep(batch)
+            said = error if isinstance(error, (Stop, ValueError)) else f"{type(error).__name__}: {error}"
+            raise Stop(INTERNAL, f"{self.date}: the batch is not published: {said}; it is kept as {aside}") from None
 
     def check_alone(self, batch):
         def expect(true, what):
@@ -326,7 +340,7 @@ class Night:
         except OSError as error:
             raise NotChecked(UNAVAILABLE, f"{self.date}: the check, {command[0]}: {error.strerror}") from None
         said = reason_in(done.stderr)
-        if done.returncode == BAD_DATA and str(self.batch) in said:  # and not a pool that has been damaged since
+        if done.returncode == BAD_DATA and "--candidates: " in said:  # and not a pool that has been damaged since
             raise ValueError(f"its ids were looked up in the pool: {said}")
         if done.returncode or not again.exists():
             code = done.returncode if done.returncode in (*FINAL_CODES, LATER) else UNAVAILABLE
