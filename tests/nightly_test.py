@@ -536,6 +536,10 @@ def two_campaigns_run_side_by_side():
 
 def mistakes_in_the_campaign_file_are_named():
     with campaign() as one:
+        box = one.base / "box"  # what a launcher draws
+        rule = "-" * 60
+        box.write_text(f"#!/bin/sh\ncat <<END\n{rule}\nThere are not enough\nslots in it\n\n  seine\n{rule}\nEND\nexit 1\n")
+        box.chmod(0o755)
         for values, code, says in (({"run": "rank = 3"}, 78, "run.rank"), ({"select": "strategy = 1"}, 78, "batch"),
                                    ({"by": "pbs"}, 78, "local or slurm"), ({"catch_up": '"x"'}, 78, "catch_up"),
                                    ({"select": 'strategy = "badge"\nbatch = 3\nout = "x"'}, 78, "out"),
@@ -546,7 +550,7 @@ def mistakes_in_the_campaign_file_are_named():
                                    ({"select": 'strategy = "badge"\nbatch = "3"'}, 78, "batch"),
                                    ({"select": 'strategy = "badge"\nbatch = 3\nseed = 2025-03-01'}, 78, "seed"),
                                    ({"pool": "none"}, 66, "no file matches"),
-                                   ({"run": "ranks = 9999"}, 69, "There are not enough slots available"),
+                                   ({"run": f'launch = ["{box}"]'}, 69, 'says "There are not enough slots in it"'),
                                    ({"run": 'launch = ["none"]'}, 69, "none cannot be started")):
             before = dict(one.values)
             one.write(**values)
