@@ -314,7 +314,7 @@ def night_made_again_survives_the_loss_of_its_line():
             one.nightly("--night", made_again)
             before, ids = one.ledger.read_bytes(), one.batch(made_again)["ids"]
             one.ledger.write_bytes(before[:before.rstrip().rindex(b"\n") + 1 + torn])
-            expect(f"{made_again}  begun" in one.nightly("--status", "--today", TWO, code=75), "status")
+            expect(f"{made_again}  published, not in the ledger" in one.nightly("--status", "--today", TWO, code=75), "status")
             one.nightly("--skip", made_again, "--why", "it is published", code=64)
             one.nightly("--today", TWO, says=f"published {made_again}")
             one.expect_sound([ONE, TWO])

@@ -233,7 +233,9 @@ class PlanCommand : public Command {
                     {"dim", shape.dim},
                     {"classes", shape.classes},
                     {"passes", shape.passes},
-                    {"ids", !shape.ids ? "row number" : shape.text_ids ? "text" : "integer"}};
+                    {"ids", !shape.ids       ? "row number"
+                            : shape.text_ids ? "text"
+                                             : "integer"}};
     json["possible"] = planned.possible;
     json["obstacle"] = planned.obstacle;
     json["ranks"] = planned.ranks;
