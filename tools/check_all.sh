@@ -37,9 +37,9 @@ build() { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs" "${@:2}"
 run_asan() {
   build asan
   # Leaks: MPI keeps what it has. Interceptors: HDF5 is not ours to check. Sizes of damaged files are the system's to refuse.
-  # Memory: sanitizers have their own, beside what is counted.
+  # Memory: sanitizers have their own, beside what is counted, and beyond the limits of the jobs under Slurm.
   ASAN_OPTIONS=detect_leaks=0:suppressions=$PWD/tests/address_sanitizer.txt:allocator_may_return_null=1 \
-    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 GTEST_FILTER=-Memory.*:Temporary.WithoutRoomForRows ctest --preset asan -j "$jobs" -E damaged_pools
+    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 GTEST_FILTER=-Memory.*:Temporary.WithoutRoomForRows ctest --preset asan -j "$jobs" -E 'damaged_pools|slurm_test'
 }
 
 # Where this program has threads: the workers of the backend, the reader beside them, results that must not depend on them.
