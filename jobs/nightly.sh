@@ -13,8 +13,8 @@ PROLOGUE=${PROLOGUE:-}          # a file to source first: module load ..., expor
 PYTHON=${PYTHON:-python3}       # 3.11 or later, with the module xxhash (Debian: python3-xxhash)
 
 set -euo pipefail
-# shellcheck disable=SC1090
 set +u # for prologues of others
+# shellcheck disable=SC1090
 if [[ -n $PROLOGUE ]] && ! source "$PROLOGUE"; then
   echo "nightly: stopped: PROLOGUE=$PROLOGUE failed (exit 78)" >&2
   exit 78
