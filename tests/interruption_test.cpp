@@ -69,23 +69,36 @@ std::string digest_in(const Ended& ended) {
   return std::regex_search(ended.out, found, std::regex("digest=([0-9a-f]{32})")) ? found[1].str() : ended.err;
 }
 
-// Until a run has made this file, and a little more.
-void wait_for(const std::string& path, double more) {
-  wait_for_file(path, 30);
-  std::this_thread::sleep_for(std::chrono::duration<double>(more));
-}
+// The ranks of a run, stopped once it has made a file and until this is gone: what is tried meanwhile is tried in the
+// middle of the run, however fast the machine is.
+class Frozen {
+ public:
+  Frozen(const Launched& run, int ranks, const std::string& file, double seconds_more = 0) {
+    wait_for_file(file, 30);
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds_more));
+    for (const pid_t rank : processes_ = run.ranks()) kill(rank, SIGSTOP);
+    EXPECT_EQ(processes_.size(), static_cast<std::size_t>(ranks)) << "the run ended too early";
+    processes_.resize(static_cast<std::size_t>(ranks), 0);
+  }
+  ~Frozen() {
+    for (std::size_t rank = 0; rank < processes_.size(); ++rank) send(rank, SIGCONT);
+  }
+  Frozen(const Frozen&) = delete;
+  Frozen& operator=(const Frozen&) = delete;
 
-void wait_until_listening(const Site& site) {
-  wait_for(site.path(".checkpoint.lock"), 0.3);
-}
+  pid_t process(std::size_t rank) const { return processes_[rank]; }
+  void send(std::size_t rank, int number) const {
+    if (processes_[rank] > 0) kill(processes_[rank], number);
+  }
+
+ private:
+  std::vector<pid_t> processes_;
+};
 
 // Starts `words`, and sends `number` to one of its ranks while it works.
 Ended signalled(const Site& site, int ranks, const Words& words, int number, std::size_t rank) {
   Launched run(ranks, words);
-  wait_until_listening(site);
-  const std::vector<pid_t> processes = run.ranks();
-  EXPECT_EQ(processes.size(), static_cast<std::size_t>(ranks)) << "the run ended too early: " << run.wait().out;
-  if (rank < processes.size()) kill(processes[rank], number);
+  Frozen(run, ranks, site.path(".checkpoint.lock"), 0.05).send(rank, number);
   return run.wait();
 }
 
@@ -109,6 +122,29 @@ void expect_done(const Ended& ended, const std::string& digest, const Site& site
 
 // --- Killed ---
 
+// One of the ranks, some seconds after the first of them is there.
+void kill_one(const Launched& run, double after, int which) {
+  while (run.ranks().empty() && run.seconds() < 30) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  std::this_thread::sleep_for(std::chrono::duration<double>(after));
+  const std::vector<pid_t> ranks = run.ranks();
+  if (!ranks.empty()) kill(ranks[static_cast<std::size_t>(which) % ranks.size()], SIGKILL);
+}
+
+// The launcher ends, too, and the others with it; PMIX_MCA_gds in launching.hpp says what was amiss.
+TEST(Killed, WhileMpiStarts) {
+  const Site site;
+  std::mt19937 random(seed());
+  const auto draw = [&](unsigned below) { return static_cast<int>(random() % below); };
+  const Words words = site.slow({});
+  for (int n = 0; n < 12; ++n) {
+    Launched run(2, words);
+    kill_one(run, 0.001 * draw(120), draw(2));
+    const Ended ended = run.wait();
+    ASSERT_FALSE(ended.hung) << ended.err;
+    ASSERT_NE(ended.code, 0);
+  }
+}
+
 TEST(Killed, AtARandomMomentAndStartedAgain) {
   const Site site;
   std::mt19937 random(seed());
@@ -124,12 +160,8 @@ TEST(Killed, AtARandomMomentAndStartedAgain) {
     Ended ended;
     int kills = 0;
     do {
-      // Once MPI is up: mpirun may wait for ever for a rank that is killed before.
-      fs::remove(site.path(".checkpoint.lock"));
       Launched run(1 + draw(4), words);
-      wait_for(site.path(".checkpoint.lock"), 0.001 * draw(800));
-      const std::vector<pid_t> ranks = kills < 3 ? run.ranks() : std::vector<pid_t>();
-      if (!ranks.empty()) kill(ranks[static_cast<std::size_t>(draw(static_cast<int>(ranks.size())))], SIGKILL);
+      if (kills < 3) kill_one(run, 0.001 * draw(1000), draw(4));
       ended = run.wait();
       ASSERT_FALSE(ended.hung) << ended.err;
       ASSERT_TRUE(ended.error_lines().empty()) << ended.err;
@@ -145,10 +177,7 @@ TEST(Killed, InALongFirstPass) {
   const Site site;
   const Words words = site.slow({"--checkpoint-every", "0.05"});
   Launched run(2, words);
-  wait_for(site.path("checkpoint.previous"), 0);
-  const std::vector<pid_t> ranks = run.ranks();
-  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << run.wait().out;
-  kill(ranks[0], SIGKILL);
+  Frozen(run, 2, site.path("checkpoint.previous")).send(0, SIGKILL);
   EXPECT_NE(run.wait().code, 0);
   const Ended resumed = launch(1, words, 60);
   EXPECT_TRUE(std::regex_search(resumed.err, std::regex("going on from [^ ]*: [0-9]+ picks? and [0-9]+ gains")))
@@ -239,11 +268,11 @@ TEST(Signalled, ACheckpointThatIsGoneIsNotPromised) {
   Words words = site.select("facility_location", 1200, {"--certificate", "off", "--checkpoint-every", "0.01"});
   append(words, {"--checkpoint", folder + "/checkpoint"});
   Launched run(1, words);
-  wait_for(folder + "/checkpoint", 0);
-  const std::vector<pid_t> ranks = run.ranks();
-  ASSERT_EQ(ranks.size(), 1u);
-  fs::remove_all(folder);
-  kill(ranks[0], SIGUSR1);
+  {
+    const Frozen frozen(run, 1, folder + "/checkpoint");
+    fs::remove_all(folder);
+    frozen.send(0, SIGUSR1);
+  }
   const Ended ended = run.wait();
   EXPECT_EQ(ended.code, 128 + SIGUSR1) << ended.err;
 }
@@ -251,10 +280,10 @@ TEST(Signalled, ACheckpointThatIsGoneIsNotPromised) {
 TEST(Signalled, ASecondSignalEndsAtOnce) {
   const Site site;
   Launched run(1, site.slow());
-  wait_until_listening(site);
-  const std::vector<pid_t> ranks = run.ranks();
-  ASSERT_EQ(ranks.size(), 1u);
-  for (const int number : {SIGSTOP, SIGUSR1, SIGUSR2, SIGCONT}) kill(ranks[0], number);
+  {
+    const Frozen frozen(run, 1, site.path(".checkpoint.lock"), 0.05);
+    for (const int number : {SIGUSR1, SIGUSR2}) frozen.send(0, number);
+  }
   const Ended ended = run.wait();
   EXPECT_TRUE(ended.code == 128 + SIGUSR1 || ended.code == 128 + SIGUSR2) << ended.code << ended.err;
   EXPECT_FALSE(fs::exists(site.path("checkpoint")));
@@ -265,10 +294,7 @@ TEST(Signalled, WithoutACheckpointTheSignalEndsTheRun) {
   Words words = site.fast();
   append(words, {"--memory", "0.035"});
   Launched run(1, words);
-  wait_for(site.path(".batch.json.lock"), 0.1);
-  const std::vector<pid_t> ranks = run.ranks();
-  ASSERT_EQ(ranks.size(), 1u);
-  kill(ranks[0], SIGUSR1);
+  Frozen(run, 1, site.path(".batch.json.lock"), 0.05).send(0, SIGUSR1);
   EXPECT_EQ(run.wait().code, 128 + SIGUSR1);
   EXPECT_FALSE(fs::exists(site.path("batch.json")));
 }
@@ -327,10 +353,7 @@ TEST(Changed, PoolUnderACheckpoint) {
   const Site site;
   const Words words = site.slow({"--checkpoint-every", "0.05"});
   Launched first(2, words);
-  wait_for(site.path("checkpoint"), 0);  // then the pool has been read, and the checkpoint knows which
-  const std::vector<pid_t> ranks = first.ranks();
-  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << first.wait().out;
-  kill(ranks[1], SIGUSR1);
+  Frozen(first, 2, site.path("checkpoint")).send(1, SIGUSR1);  // the pool has been read, and it knows which
   expect_stopped(first.wait(), 75, "SIGUSR1");
   const std::string whole = content(site.shard(1)), kept = content(site.path("checkpoint"));
   std::string other = whole;  // a bit of the mantissa of some value
@@ -364,8 +387,10 @@ TEST(Changed, PoolUnderARun) {
   std::string other = whole;
   other[other.size() / 2] = static_cast<char>(other[other.size() / 2] ^ 1);
   Launched run(2, site.slow({"--checkpoint-every", "0.05"}));
-  wait_for(site.path("checkpoint"), 0);
-  replace_file(site.shard(1), other);
+  {
+    const Frozen frozen(run, 2, site.path("checkpoint"));
+    replace_file(site.shard(1), other);
+  }
   expect_stopped(run.wait(), 65, site.shard(1) + ": written to or replaced");
   replace_file(site.shard(1), whole);
   expect_done(launch(2, site.slow(), 60), digest_in(launch(1, site.fast())), site);
@@ -397,10 +422,7 @@ TEST(Clock, ThatJumpsChangesNothing) {
   constexpr double every = 0.2;
   const Words words = site.slow({"--checkpoint-every", std::to_string(every)});
   Launched run(2, words, {preload});
-  wait_for(site.path("checkpoint"), 0);
-  const std::vector<pid_t> ranks = run.ranks();
-  ASSERT_EQ(ranks.size(), 2u) << "the run ended too early: " << run.wait().out;
-  kill(ranks[1], SIGUSR2);
+  Frozen(run, 2, site.path("checkpoint")).send(1, SIGUSR2);
   expect_stopped(run.wait(), 75, "SIGUSR2");
   const Ended resumed = launch(2, words, 60, {preload});
   expect_done(resumed, digest, site);
@@ -415,16 +437,14 @@ TEST(Clock, ThatJumpsChangesNothing) {
 TEST(TwoRuns, TheSecondIsToldWhoWrites) {
   const Site site;
   Launched first(1, site.slow());
-  wait_until_listening(site);
-  const std::vector<pid_t> ranks = first.ranks();
-  ASSERT_EQ(ranks.size(), 1u);
-  const std::string holder = "in use by process " + std::to_string(ranks[0]) + " on ";
+  const Frozen frozen(first, 1, site.path(".checkpoint.lock"), 0.05);
+  const std::string holder = "in use by process " + std::to_string(frozen.process(0)) + " on ";
   Words other_checkpoint = site.select("random", 5, {"--checkpoint", site.path("other")});
   expect_stopped(launch(2, other_checkpoint), 73, site.path("batch.json") + ": " + holder);
   Words other_out = site.slow();
   *(std::find(other_out.begin(), other_out.end(), site.path("batch.json"))) = site.path("other.csv");
   expect_stopped(launch(1, other_out), 73, site.path("checkpoint") + ": " + holder);
-  kill(ranks[0], SIGKILL);
+  frozen.send(0, SIGKILL);
   first.wait();
   EXPECT_TRUE(fs::exists(site.path(".batch.json.lock")));  // stale, and in nobody's way
   EXPECT_EQ(launch(2, site.select("random", 5)).code, 0);

@@ -16,6 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
+NIGHT_SECONDS = 120  # no night of a test takes a quarter of that
 JOBS = Path(__file__).resolve().parent.parent / "jobs"
 SEINE = os.environ.get("SEINE_BIN", "seine")
 
@@ -203,7 +204,7 @@ class Campaign:
     def nightly(self, *words, code=0, says="", environment=None):
         """nightly.sh to its end; what it wrote."""
         process = self.start(*words, environment=environment)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=NIGHT_SECONDS)
         expect(process.returncode == code,
                f"nightly.sh {words} ended with {process.returncode}, expected {code}:\n{err}")
         expect(says in err, f"nightly.sh {words} does not say {says!r}:\n{err}")

@@ -135,6 +135,7 @@ class Launched {
     return all;
   }
   static bool is_of_launcher(std::string_view variable) {
+    if (variable.starts_with("PMIX_MCA_")) return false;  // a setting
     for (const char* prefix :
          {"OMPI_COMM", "OMPI_UNIVERSE", "OMPI_MCA_ess", "OMPI_MCA_orte", "PMIX_", "PMI_", "SLURM_"})
       if (variable.starts_with(prefix)) return true;
@@ -180,7 +181,8 @@ inline const bool environment_is_set = [] {
         {"OMPI_MCA_odls_base_sigkill_timeout", "0"},  // or mpirun sleeps for 2 s after every failure
         {"OMPI_MCA_hwloc_base_binding_policy", "none"},
         {"OMPI_MCA_pml", "ob1"},
-        {"OMPI_MCA_btl", "self,vader"}})
+        {"OMPI_MCA_btl", "self,vader"},
+        {"PMIX_MCA_gds", "hash"}})  // or mpirun waits for ever, now and then, where a rank is killed while MPI starts
     setenv(name, value, 0);
   if (!std::getenv("SEINE_BIN")) {
     std::fprintf(stderr, "SEINE_BIN is not set\n");

@@ -281,6 +281,17 @@ def killed_rank_is_started_again_at_once():
         one.expect_sound([ONE])
 
 
+def launchers_are_told_how_to_survive_a_rank_that_dies_early():
+    launch = """launch = ["sh", "-c", 'echo "$PMIX_MCA_gds" >> gds; exec "$@"', "sh"]"""
+    with campaign(run=launch) as one:
+        one.nightly("--today", ONE)
+        environment = {**os.environ, "PYTHON": sys.executable, "PMIX_MCA_gds": "the site's"}
+        one.nightly("--today", TWO, environment=environment)
+        environment.pop("PMIX_MCA_gds")
+        one.nightly("--today", THREE, environment=environment)
+        expect_equal((one.base / "gds").read_text().splitlines()[1:], ["the site's", "hash"], "PMIX_MCA_gds")
+
+
 def death_between_any_two_steps_changes_nothing():
     with campaign() as one:
         one.nightly("--today", TWO)

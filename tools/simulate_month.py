@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from jobs_support import (Campaign, Pool, expect, expect_equal, frozen, seine, selections_of, send,  # noqa: E402
-                          wait_for, work_folder)
+from jobs_support import (NIGHT_SECONDS, Campaign, Pool, expect, expect_equal, frozen, seine,  # noqa: E402
+                          selections_of, send, wait_for, work_folder)
 from slurm_cluster import Cluster, why_not  # noqa: E402
 
 SIGKILL, SIGTERM = 9, 15
@@ -72,7 +72,7 @@ class Month:
         process = self.start(number)
         with frozen(self.campaign.folder) as ranks:
             send(self.random.choice(ranks), SIGKILL)
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=NIGHT_SECONDS)
         expect_equal(process.returncode, 0, err)
 
     def nightly_killed(self, number):
@@ -99,7 +99,7 @@ class Month:
         with frozen(self.campaign.folder):
             self.cluster.kill_node()
         self.cluster.start_node()
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=NIGHT_SECONDS)
         expect_equal(process.returncode, 0, err)
 
     def shut_down(self, number):
