@@ -228,6 +228,14 @@ def slurm_that_never_answers_is_no_end_of_a_job():
         expect_equal((one.base / "submitted").read_text(), "7\n", "submitted once")
 
 
+@contextlib.contextmanager
+def half_way(one):
+    """The ranks of a selection that has left a checkpoint, stopped meanwhile."""
+    wait_for("a checkpoint", one.checkpoint(ONE).exists, step=0.01)
+    with frozen(one.folder) as ranks:
+        yield ranks
+
+
 def second_start_at_once_is_told_who_holds_the_lock():
     with campaign(rows=16000, select=SLOW) as one:
         first = one.start("--today", ONE)
@@ -243,8 +251,7 @@ def killed_night_goes_on_to_the_same_batch():
         undisturbed = one.batch(ONE)["digest"]
         one.nightly("--withdraw", ONE, "--why", "to be made again")
         first = one.start("--night", ONE)
-        wait_for("a checkpoint", one.checkpoint(ONE).exists)
-        with frozen(one.folder) as ranks:
+        with half_way(one) as ranks:
             first.kill()  # its selection lives on, and the lock with it
             one.nightly("--night", ONE, code=75, says="in use")
             for pid in ranks:
@@ -260,8 +267,8 @@ def killed_night_goes_on_to_the_same_batch():
 def interrupted_night_keeps_its_checkpoint():
     with campaign(rows=16000, select=SLOW, run=TWO_RANKS) as one:
         first = one.start("--today", ONE)
-        wait_for("a checkpoint", one.checkpoint(ONE).exists)
-        first.terminate()
+        with half_way(one):
+            first.terminate()
         _, err = first.communicate(timeout=60)
         expect_equal(first.returncode, 75, err)
         expect(not selections_of(one.folder), "the selection goes on")
@@ -273,8 +280,8 @@ def interrupted_night_keeps_its_checkpoint():
 def killed_rank_is_started_again_at_once():
     with campaign(rows=16000, select=SLOW, run=TWO_RANKS) as one:
         first = one.start("--today", ONE)
-        wait_for("a checkpoint", one.checkpoint(ONE).exists)
-        send(selections_of(one.folder)[-1], signal.SIGKILL)
+        with half_way(one) as ranks:
+            send(ranks[-1], signal.SIGKILL)
         _, err = first.communicate(timeout=120)
         expect_equal(first.returncode, 0, err)
         expect_equal(one.events()[-1]["starts"], 2, "starts")
@@ -490,8 +497,8 @@ def changed_campaign_or_pool_starts_a_night_over():
     with campaign(rows=16000, select=SLOW) as one:
         def stop_half_way():
             first = one.start("--today", ONE)
-            wait_for("a checkpoint", one.checkpoint(ONE).exists)
-            first.terminate()
+            with half_way(one):
+                first.terminate()
             expect_equal(first.wait(60), 75, "interrupted")
         stop_half_way()
         one.write(select=SLOW.replace("500", "400"))
@@ -500,9 +507,9 @@ def changed_campaign_or_pool_starts_a_night_over():
         one.nightly("--withdraw", ONE, "--why", "again")
         one.write(select=SLOW)
         first = one.start("--night", ONE)
-        wait_for("a checkpoint", one.checkpoint(ONE).exists)
-        first.terminate()
-        first.wait(60)
+        with half_way(one):
+            first.terminate()
+        expect_equal(first.wait(60), 75, "interrupted")
         other = Pool(one.base / "other", 6000, 4, seed=5)
         os.replace(other.shards[0], one.base / "pool" / other.shards[0].name)
         one.nightly("--night", ONE, says="it starts over")
@@ -600,7 +607,7 @@ def exhausted_pool_says_so():
 
 
 CASES = [value for name, value in list(globals().items())
-         if callable(value) and getattr(value, "__module__", "") == "__main__" and name != "campaign"]
+         if callable(value) and getattr(value, "__module__", "") == "__main__" and name not in ("campaign", "half_way")]
 
 if __name__ == "__main__":
     sys.exit(run_cases("Nightly", CASES))

@@ -143,7 +143,8 @@ def preempted_job_resumes_when_the_urgent_one_is_done():
 def killed_rank_is_a_restart_from_the_checkpoint():
     job = Job()
     job.has_checkpoint()
-    send(selections_of(PLACE)[-1], signal.SIGKILL)
+    with frozen(PLACE) as ranks:
+        send(ranks[-1], signal.SIGKILL)
     job.expect_done(restarts=1)
 
 
