@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
 #include <new>
 #include <numeric>
 #include <system_error>
@@ -314,12 +315,26 @@ void Notice::settle() {
   sent_.clear();
 }
 
+namespace {
+
+// Whether a launcher has started this process, and not a user or a script.
+bool is_launched() {
+  return std::ranges::any_of(std::initializer_list<const char*>{"PMIX_NAMESPACE", "PMI_RANK", "OMPI_COMM_WORLD_RANK"},
+                             [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
+}  // namespace
+
 MpiSession::MpiSession(int* argc, char*** argv) {
   int initialised = 0;
   MPI_Initialized(&initialised);
   if (initialised) return;
-  // Started alone, Open MPI would start a daemon, with files for it, that could start more of us.
-  setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+  if (!is_launched()) {
+    // Open MPI would start a daemon that could start more of us, and make folders that all who are alone on a machine
+    // share: one takes away what another has just made.
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
+  }
   int provided = MPI_THREAD_SINGLE;
   check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);

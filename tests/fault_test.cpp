@@ -795,7 +795,16 @@ TEST(Temporary, WithoutRoomForMpi) {
     EXPECT_NE(lines[0].find(where), std::string::npos);
     EXPECT_TRUE(folder.names().empty());
   }
-  EXPECT_EQ(launch(0, words, kLimitSeconds, {"TMPDIR=" + full.path()}).code, 0) << "alone it needs none";
+}
+
+// A run alone makes no files of MPI, which it would share with others that are alone.
+TEST(Temporary, AloneNoneAreMade) {
+  const Pool pool;
+  const Folder folder;
+  const std::string nowhere = pool.path(0) + "/below-a-file";
+  const Ended ended = launch(0, pool.select("random", {"--out", folder.path() + "/batch.json"}), kLimitSeconds,
+                             {"TMPDIR=" + nowhere, "OMPI_MCA_orte_tmpdir_base=" + nowhere});
+  EXPECT_EQ(ended.code, 0) << ended.err;
 }
 
 // --- One rank alone ---

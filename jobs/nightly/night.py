@@ -7,13 +7,14 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 from pathlib import Path
 
 import xxhash
 
+import slurm
 from files import (BAD_DATA, CANNOT_CREATE, CONFIG, INTERNAL, IO_ERROR, LATER, NO_INPUT, NO_MEMORY, UNAVAILABLE, USAGE,
                    Stop, appear, copy_file, counted, move_aside, say, sha256_of, utc_now, write_file)
+from frozen import FrozenPool
 from ids import as_csv, key_of, natural_key, read_ids
 from published import PUBLISHED_FILES
 from summary import summary_of
@@ -23,7 +24,6 @@ FINAL_CODES = (USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL, NO_MEMORY, CANN
 # PMIx 4.2.2 frees twice what it keeps of a rank that is killed while MPI starts, and mpirun never ends; a hash table it
 # keeps well.
 FOR_MPIRUN = {"PMIX_MCA_gds": "hash"}
-NOT_ANSWERING = ("Unable to contact", "onnection refused", "timed out")
 SCRIPT = Path(__file__).resolve().parent.parent / "select.sbatch"
 
 
@@ -89,33 +89,32 @@ class Night:
                 changed = "the campaign file has changed"
             elif not self.batch.exists() and self.lists_lack_ids():
                 changed = "other nights have chosen ids"
-            elif self.places_changed():
+            elif (frozen := FrozenPool.of(self.folder)).change(frozen.paths) and not self.has_ids():
                 changed = "files of a pool without ids have changed"
             else:
                 say(f"{self.date}: goes on where it stopped")
                 return False
             say(f"{self.date}: {changed} since it began; it starts over")
             move_aside(self.folder, "abandoned")
-        pool = self.campaign.pool_files()
+        pool = FrozenPool.now(self.campaign.pool_files())
         gone = self.files_gone(pool)
         labelled = self.campaign.labelled_ids()
         published = self.published_before()
         key = key_of(published)
         back = {key(each) for each in labelled}
         pending = [each for each in published if each not in back]
-        sizes = [os.path.getsize(path) for path in pool]
-        facts = {"pool_files": len(pool), "pool_bytes": sum(sizes), "sizes": sizes, "gone": gone,
+        facts = {"pool_files": len(pool.paths), "pool_bytes": sum(pool.sizes), "sizes": pool.sizes, "gone": gone,
                  "labelled": len(labelled), "published": len(published), "pending": len(pending)}
 
         def fill(folder):
             write_file(folder / "request.toml", request)
-            write_file(folder / "pool.txt", "".join(path + "\n" for path in pool))
+            write_file(folder / "pool.txt", "".join(path + "\n" for path in pool.paths))
             write_file(folder / "labelled.csv", as_csv(labelled))
             write_file(folder / "pending.csv", as_csv(pending))
             write_file(folder / "facts.json", json.dumps(facts))
         appear(self.folder, fill)
         say(f"{self.date}: begins: {len(labelled)} labelled, {len(pending)} pending, "
-            f"{counted(len(pool), 'file')} of the pool")
+            f"{counted(len(pool.paths), 'file')} of the pool")
         return True
 
     def published_before(self):
@@ -138,46 +137,26 @@ class Night:
         return f"# seine select --config {self.request}\n# pool of the campaign: {given}\n" + "\n".join(lines) + "\n"
 
     def files_gone(self, pool):
-        """How many files the pool has lost since the last night."""
+        """How many files the pool has lost since the last night. Without ids of its own, a row is known by its place in
+        the pool, and that must stay what it was."""
         last = max(self.chosen, default=None)
         kept = last and self.campaign.night(last)
         if not kept or not (kept / "facts.json").exists():
             return 0
-        before, sizes = self.frozen_pool(kept)
-        gone = sorted(set(before).difference(pool), key=natural_key)
+        before = FrozenPool.of(kept)
+        gone = sorted(set(before.paths).difference(pool.paths), key=natural_key)
         if gone:
             others = f" and {len(gone) - 1:,} others" if gone[1:] else ""
             say(f"{self.date}: the pool has lost {counted(len(gone), 'file')} since {last}: {gone[0]}{others}")
         batch = json.loads((self.campaign.publish / last / "batch.json").read_text(encoding="utf-8"))
-        if batch["ids"] == batch["rows"] and not self.has_ids(pool[0]):
-            self.check_places(pool, last, before, sizes)
+        if batch["ids"] == batch["rows"] and (change := before.change(pool.paths)) and not self.has_ids():
+            raise Stop(BAD_DATA, f"{self.date}: the pool has no ids, so a row is known by its place: files may only be "
+                                 f"added behind the others, and stay as they are. Since {last}: {change}")
         return len(gone)
 
-    @staticmethod
-    def frozen_pool(night):
-        """The files that a night began with, and their bytes."""
-        paths = (night / "pool.txt").read_text(encoding="utf-8").splitlines()
-        return paths, json.loads((night / "facts.json").read_text(encoding="utf-8")).get("sizes", [])
-
-    def places_changed(self):
-        """Whether rows of a pool without ids may have moved since this night began; what is gone shows by itself."""
-        files = [(path, size) for path, size in zip(*self.frozen_pool(self.folder)) if os.path.exists(path)]
-        return any(os.path.getsize(path) != size for path, size in files) and not self.has_ids(files[0][0])
-
-    def check_places(self, pool, last, before, sizes):
-        """Without ids of its own, a row is known by its place in the pool, and that must stay what it was."""
-        for now, path, size in zip(pool[:len(before)] + [None] * len(before), before, sizes):
-            if now != path:
-                what = f"{now or 'nothing'} is now where {path} was"
-            elif os.path.getsize(now) != size:
-                what = f"{path} had {size:,} bytes, and has {os.path.getsize(now):,} now"
-            else:
-                continue
-            raise Stop(BAD_DATA, f"{self.date}: the pool has no ids, so a row is known by its place: files may only be "
-                                 f"added behind the others, and stay as they are. Since {last}: {what}")
-
-    def has_ids(self, path):
-        words = ["plan", "--pool", path, "--strategy", "random", "--batch", "1", "--json"]
+    def has_ids(self):
+        """Whether the pool names its samples."""
+        words = ["plan", "--pool", self.campaign.pool_files()[0], "--strategy", "random", "--batch", "1", "--json"]
         if "ids" in self.campaign.select:
             words += ["--ids", self.campaign.select["ids"]]
         done = subprocess.run([self.seine, *words], capture_output=True, text=True, errors="replace")
@@ -243,54 +222,30 @@ class Night:
 
     def select_by_slurm(self):
         name = f"seine-{self.campaign.name}-{self.date}"
-        jobs = self.ask("squeue", "--noheader", f"--user={os.getuid()}", f"--name={name}", "--format=%A").split()
-        if jobs:
-            job = jobs[0]
+        if job := slurm.job_in_queue(name):
             say(f"{self.date}: waits for job {job}, which an earlier start submitted")
         else:
             job = self.submit(name)
-        self.wait_for_job(job)
+        try:
+            slurm.wait_for_job(job, self.campaign.run["poll"])
+        except Interrupted as interrupted:
+            raise Stop(LATER, f"{self.date}: {interrupted}; job {job} goes on, the next start waits for it") from None
         if self.batch.exists():
             return 0, f"job {job}"
-        shown = dict(re.findall(r"(\w+)=(\S*)", self.ask("scontrol", "--oneliner", "show", "job", job, must=False)))
-        if shown.get("JobState") == "CANCELLED":
+        state, code = slurm.end_of(job)
+        if state == "CANCELLED":
             raise Stop(LATER, f"{self.date}: job {job} was cancelled; the next start submits it again")
-        return int(shown.get("ExitCode", "1:0").split(":")[0]), f"job {job} ({shown.get('JobState', 'forgotten')})"
+        return code, f"job {job} ({state})"
 
     def submit(self, name):
         run = self.campaign.run
-        job = self.ask("sbatch", "--parsable", f"--job-name={name}", f"--chdir={self.campaign.base}",
-                       f"--output={self.folder / 'log'}", f"--ntasks={run['ranks']}",
-                       f"--cpus-per-task={run['threads']}", *run["sbatch"], str(SCRIPT), "--config", str(self.request),
-                       "--out", str(self.batch), "--checkpoint", str(self.checkpoint)).strip().split(";")[0]
+        job = slurm.submit(f"--job-name={name}", f"--chdir={self.campaign.base}", f"--output={self.folder / 'log'}",
+                           f"--ntasks={run['ranks']}", f"--cpus-per-task={run['threads']}", *run["sbatch"], str(SCRIPT),
+                           "--config", str(self.request), "--out", str(self.batch), "--checkpoint",
+                           str(self.checkpoint), SEINE=self.seine)
         self.count_start()
         say(f"{self.date}: submitted job {job}")
         return job
-
-    def wait_for_job(self, job):
-        """Until it has left the queue; requeued and pending jobs are still in it."""
-        try:
-            while self.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T", must=False).strip():
-                time.sleep(self.campaign.run["poll"])
-        except Interrupted as interrupted:
-            raise Stop(LATER, f"{self.date}: {interrupted}; job {job} goes on, the next start waits for it") from None
-
-    def ask(self, *words, must=True):
-        """What a command of Slurm prints. A controller that is down for a while is waited for; one that never answers
-        is no reason to think that a job has ended."""
-        for wait in (5, 15, 30, 60, None):
-            try:
-                done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "SEINE": self.seine})
-            except FileNotFoundError:
-                raise Stop(UNAVAILABLE, f"{words[0]}: no such program in PATH") from None
-            if done.returncode == 0:
-                return done.stdout
-            if not must and "Invalid job id" in done.stderr:
-                return ""
-            if wait is None or not any(sign in done.stderr for sign in NOT_ANSWERING):
-                break
-            time.sleep(wait)
-        raise Stop(UNAVAILABLE, f"{words[0]} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
 
     # - the check -
 
