@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <numeric>
 
 #include "engines/best.hpp"
@@ -184,7 +185,6 @@ Pool::Moved Pool::moved(std::span<const std::int32_t> part) const {
 
 std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const Comm& self) const {
   const Moved here = moved(part);
-  const auto part_of = [&](std::int64_t i) { return here.parts[static_cast<std::size_t>(i)]; };
   const auto row_of = [&](std::int64_t i) { return here.columns.rows[static_cast<std::size_t>(i)]; };
   std::vector<std::int64_t> by_row(here.parts.size());
   std::iota(by_row.begin(), by_row.end(), std::int64_t{0});
@@ -195,20 +195,16 @@ std::vector<Pool::Part> Pool::regroup(std::span<const std::int32_t> part, const 
                                chosen(here.columns.label, by_row).value_or(std::vector<std::int32_t>()));
   });
 
-  std::vector<std::int64_t> order = by_row;
-  std::stable_sort(order.begin(), order.end(), [&](std::int64_t i, std::int64_t j) { return part_of(i) < part_of(j); });
+  std::map<std::int32_t, std::vector<std::int64_t>> parts;
+  for (const std::int64_t i : by_row) parts[here.parts[static_cast<std::size_t>(i)]].push_back(i);
   std::vector<Part> mine;
-  for (auto first = order.begin(); first != order.end();) {
-    const std::int32_t p = part_of(*first);
-    const auto last = std::find_if(first, order.end(), [&](std::int64_t i) { return part_of(i) != p; });
-    const std::span<const std::int64_t> of_part(first, last);
+  for (const auto& [p, of_part] : parts) {
     Columns own = chosen(here.columns, of_part);
     std::optional<RowStore::Stream> stream =
         store_.stream_of(own.rows, own.label.value_or(std::vector<std::int32_t>()), source);
     RowStore store = stream ? RowStore(*backend_, store_.format(), std::move(*stream))
                             : stored(*backend_, store_.format(), of_part, here.x, here.a);
     mine.push_back({p, Pool(self, *backend_, std::move(own), std::move(store))});
-    first = last;
   }
   return mine;
 }

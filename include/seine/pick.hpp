@@ -61,15 +61,8 @@ struct Picked {
   double farthest = Certificate::kNone;  // largest key that is left over all rows, candidates or not
 };
 
-// Collective. The `count` best (value, row) among the candidates, best first.
-std::vector<Candidate> best_candidates(const Pool& pool, const std::function<Candidate(std::int64_t own)>& value,
-                                       std::int64_t count);
-// Collective. The same by score, wherever the scores are.
+// Collective. The `count` best (score, row) among the candidates, best first, wherever the scores are.
 std::vector<Candidate> best_by_score(const Pool& pool, const BestScores* best, std::int64_t count);
-
-// No interaction between picks: the `batch` best (value, row) among the candidates.
-Picked pick_best(Pool& pool, const std::function<Candidate(std::int64_t own)>& value, const Task& task,
-                 const std::function<double(const Candidate&)>& gain);
 
 // A pick that the strategy makes by its own rule, before the engine takes over.
 struct FirstPick {

@@ -1,5 +1,5 @@
-// Arithmetic per row: scores, and what a pick does to a row. One host+device struct each; a new kind of arithmetic is a
-// struct here and a word in a list at the bottom.
+// Arithmetic per row, one struct each: scores, which the host computes while it reads, and what a pick does to a row,
+// on any device. A new kind is a struct here, a word in its enumeration and a case in the switch that goes over it.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,12 @@
 // Which backend a run gets. The CUDA one is a library that is looked for beside the executable and loaded only where it
 // is asked for.
+#include <elf.h>
+
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -29,12 +33,26 @@ std::vector<std::filesystem::path> plugin_places() {
   return {folder / kPluginFile, folder / "../lib/seine" / kPluginFile, folder / "../bin" / kPluginFile};
 }
 
+// What is wrong with a file that is to be loaded, where the loader would not say it: it waits for a pipe, and touches
+// pages that a half-copied library does not have. Section headers are the last that a library has.
+std::string fault_of(const std::filesystem::path& place) {
+  std::error_code failed;
+  if (!std::filesystem::is_regular_file(place, failed)) return place.string() + " is not a file";
+  Elf64_Ehdr head{};
+  std::ifstream(place, std::ios::binary).read(reinterpret_cast<char*>(&head), sizeof head);
+  if (std::string_view(reinterpret_cast<const char*>(head.e_ident), SELFMAG) != ELFMAG) return "";
+  const std::uintmax_t whole = head.e_shoff + std::uintmax_t{head.e_shnum} * head.e_shentsize;
+  return std::filesystem::file_size(place, failed) < whole ? place.string() + " is cut off" : "";
+}
+
 Found find_plugin() {
   Found found;
   for (const std::filesystem::path& place : plugin_places()) {
     std::error_code failed;
     if (!std::filesystem::exists(place, failed)) continue;
     found.present = true;
+    found.fault = fault_of(place);
+    if (!found.fault.empty()) return found;
     PluginEntry entry = nullptr;
     try {
       SharedLibrary({place.c_str()}).find(kPluginEntry, entry);
@@ -43,10 +61,14 @@ Found find_plugin() {
       return found;
     }
     const CudaPlugin* plugin = entry();
-    if (plugin->abi == kPluginAbi && plugin->version == std::string(SEINE_VERSION))
+    const auto words = [](const std::string& version, int abi) {
+      return "seine " + version + " (interface " + std::to_string(abi) + ")";
+    };
+    const std::string theirs = words(plugin->version, plugin->abi), ours = words(SEINE_VERSION, kPluginAbi);
+    if (theirs == ours)
       found.plugin = plugin;
     else
-      found.fault = place.string() + " was built with seine " + plugin->version + ", this is " SEINE_VERSION;
+      found.fault = place.string() + " was built with " + theirs + ", this is " + ours;
     return found;
   }
   found.fault = std::string("CUDA was not built in: there is no ") + kPluginFile + " beside the executable";

@@ -134,7 +134,7 @@ class PlanCommand : public Command {
       pool.device_gib = own_device_gib(backend->memory(), 1, pool.memory_gib);
       if (pool.device_gib) terminal.info(why);
     } catch (const Error& error) {
-      if (pool.device != "cuda") throw;
+      if (pool.device != "cuda" || error.code() != Exit::no_device) throw;
       terminal.info(fmt::format("{}: the plan is for GPUs that have room for what is resident", error.what()));
     }
   }

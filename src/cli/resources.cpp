@@ -162,6 +162,19 @@ std::optional<double> own_device_gib(const DeviceMemory& memory, int sharers, st
   return std::min(std::max(share, 0.0) / kGiB, given.value_or(kUnlimited));
 }
 
+// Collective. Ranks must agree on what they have room for, so `auto` takes GPUs only where all of them have one with
+// some memory left: a line about the first that has not, or nothing.
+std::string rank_without_gpu(const Comm& comm, const std::optional<double>& device_gib, const std::string& why) {
+  std::string mine;
+  if (!device_gib) mine = host_name() + ": " + why;
+  if (device_gib && *device_gib <= 0) mine = host_name() + ": " + why + "; its memory is taken";
+  const std::vector<std::string> all = comm.gather(std::span<const std::string>(&mine, 1));
+  const auto first = std::find_if(all.begin(), all.end(), [](const std::string& text) { return !text.empty(); });
+  if (first == all.end()) return "";
+  return fmt::format("device cpu: auto takes GPUs where all ranks have one that can be used; rank {} of {} on {}",
+                     first - all.begin(), comm.size(), *first);
+}
+
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal) {
   return_freed_memory();
   const std::optional<double> given = request.memory_gib;
@@ -177,12 +190,23 @@ std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, 
                              request.memory_gib.value_or(kUnlimited)));
 
   std::string why;
-  auto backend = comm.agree([&] {
-    return make_backend(request.device, {.threads = request.threads, .local_rank = neighbours.local_rank}, why);
-  });
+  const auto make = [&](const std::string& device) {
+    return comm.agree(
+        [&] { return make_backend(device, {.threads = request.threads, .local_rank = neighbours.local_rank}, why); });
+  };
+  auto backend = make(request.device);
   const DeviceMemory memory = comm.agree([&] { return backend->memory(); });
   const int sharers = count_sharers(comm, memory);
   request.device_gib = own_device_gib(memory, sharers, given);
+  if (request.device == "auto" && comm.max(memory.total) > 0) {
+    std::string fault = rank_without_gpu(comm, request.device_gib, why);
+    if (!fault.empty()) {
+      backend.reset();
+      backend = make("cpu");
+      request.device_gib.reset();
+      why = std::move(fault);
+    }
+  }
   if (request.device_gib)
     why += fmt::format("; {:.1f} GiB are free, {:.1f} for {}", in_gib(memory.free), *request.device_gib,
                        sharers > 1 ? fmt::format("each of {} ranks", sharers) : "this rank");

@@ -1,6 +1,6 @@
 // k-center greedy (Gonzalez 1985; core-set selection, Sener and Savarese 2018): the row that is farthest from
 // everything covered so far. With weights, the largest weight * distance (Dyer and Frieze 1985). Equal distances go to
-// the smaller row. One squared distance per row and pick; 28 bytes of state per row.
+// the smaller row. One squared distance per row and pick.
 #include <cmath>
 
 #include "strategies/strategies.hpp"

@@ -1,6 +1,6 @@
 // k-means++ seeding (Arthur and Vassilvitskii 2007): rows are drawn in proportion to weight * squared distance from
 // everything covered, as a race of exponential clocks. Without covered rows the first draw is uniform. One squared
-// distance per row and pick; 52 bytes of state per row.
+// distance per row and pick.
 #include <cmath>
 
 #include "strategies/strategies.hpp"

@@ -7,12 +7,9 @@ namespace seine {
 namespace {
 
 Picked pick_random(Pool& pool, const Task& task) {
-  const auto draw = [&](std::int64_t own) {
-    const std::int64_t row = pool.columns.rows[static_cast<std::size_t>(own)];
-    return Candidate{-uniform(task.request.seed, Purpose("random"), static_cast<std::uint64_t>(row)), row};
-  };
-  Picked picked = pick_best(pool, draw, task, [](const Candidate&) { return std::nan(""); });
-  picked.selection.scores.assign(picked.selection.rows.size(), std::nanf(""));
+  Picked picked;
+  for (const std::int64_t row : draw_batch(pool, task.request.seed, task.batch))
+    picked.selection.add(row, std::nanf(""), std::nan(""));
   return picked;
 }
 
