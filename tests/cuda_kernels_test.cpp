@@ -10,8 +10,8 @@
 #include <numeric>
 #include <random>
 
-#include "backend/cublas.hpp"
 #include "backend/cuda/coverage.cuh"
+#include "backend/cuda/cublas.hpp"
 #include "backend/cuda/moments.cuh"
 #include "backend/cuda/rows.cuh"
 #include "backend/cuda/rules.cuh"

@@ -11,7 +11,7 @@
 #include <mutex>
 #include <vector>
 
-#include "backend/cpu.hpp"
+#include "backend/cpu/cpu_backend.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -19,7 +19,7 @@ namespace {
 
 class CheckedBackend final : public Backend {
  public:
-  explicit CheckedBackend(const BackendOptions& options) : cpu_(make_cpu_backend(options)) {
+  explicit CheckedBackend(const BackendOptions& options) : cpu_(std::make_unique<CpuBackend>(options)) {
     void* arena = mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (arena == MAP_FAILED) throw Error(Exit::system, "out of addresses for the checked backend");
     begin_ = end_ = static_cast<std::byte*>(arena);

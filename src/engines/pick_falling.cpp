@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "backend/by_nearest.hpp"
+#include "backend/cpu/by_nearest.hpp"
 #include "engines/rule_state.hpp"
 #include "engines/symmetric.hpp"
 #include "seine/cover.hpp"

@@ -18,9 +18,9 @@
 #include <source_location>
 #include <string>
 
-#include "backend/cublas.hpp"
+#include "backend/cuda/cublas.hpp"
 #include "backend/cuda/geometry.hpp"
-#include "backend/nccl.hpp"
+#include "backend/cuda/nccl.hpp"
 #include "seine/backend.hpp"
 #include "seine/error.hpp"
 

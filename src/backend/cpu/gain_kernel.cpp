@@ -1,4 +1,4 @@
-#include "backend/gain_kernel.hpp"
+#include "backend/cpu/gain_kernel.hpp"
 
 #include <immintrin.h>
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "backend/workers.hpp"
 #include "seine/stop.hpp"
+#include "workers.hpp"
 
 namespace seine {
 

@@ -1,5 +1,5 @@
 // The row kernels on AVX-512; compiled with its flags, called only where the processor has it.
-#include "backend/row_kernel_blocks.hpp"
+#include "backend/cpu/row_kernel_blocks.hpp"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 

@@ -1,4 +1,4 @@
-#include "backend/by_nearest.hpp"
+#include "backend/cpu/by_nearest.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "backend/cpu/row_kernel.hpp"
 #include "backend/places.hpp"
-#include "backend/row_kernel.hpp"
 #include "host_rows.hpp"
 #include "seine/stop.hpp"
 

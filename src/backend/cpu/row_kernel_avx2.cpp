@@ -1,8 +1,8 @@
 // The row kernels on AVX2, the floor of every processor that we run on.
 #include <immintrin.h>
 
-#include "backend/avx2_mask.hpp"
-#include "backend/row_kernel_blocks.hpp"
+#include "avx2_mask.hpp"
+#include "backend/cpu/row_kernel_blocks.hpp"
 
 namespace seine {
 namespace {

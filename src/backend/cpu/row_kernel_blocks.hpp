@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "backend/row_kernel.hpp"
+#include "backend/cpu/row_kernel.hpp"
 #include "seine/row_math.hpp"
 
 namespace seine {

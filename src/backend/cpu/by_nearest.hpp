@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "backend/workers.hpp"
 #include "seine/backend.hpp"
+#include "workers.hpp"
 
 namespace seine {
 
