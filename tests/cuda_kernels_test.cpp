@@ -231,7 +231,7 @@ void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool w
   std::vector<std::int64_t> numbers(kRows);
   std::iota(numbers.begin(), numbers.end(), std::int64_t{1000});
   const Start start{meeting.before.data(), numbers.data(), 77, Purpose("test")};
-  launch(start_rows<Rule>, blocks(kRows, kThreads), start, kRows, got.view());
+  launch(start_rows<Rule>, blocks(kRows, kThreads), start, kRows, Places(got.view()));
   cpu->start(kind, start, kRows, want.view());
   ASSERT_EQ(bits(got.key), bits(want.key));
   unsigned long long all_met = 0;

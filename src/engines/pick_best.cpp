@@ -1,6 +1,6 @@
 #include "seine/pick.hpp"
 
-#include "engines/best.hpp"
+#include "best.hpp"
 
 namespace seine {
 

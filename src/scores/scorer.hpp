@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engines/best.hpp"
+#include "best.hpp"
 #include "scores/score_kernel.hpp"
 #include "seine/pool_files.hpp"
 #include "seine/roles.hpp"

@@ -1,7 +1,6 @@
 // What picks do to rows: every rule meets every geometry here. Nearest picks of which more is known: by_nearest.cpp.
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <memory>
 #include <span>
 #include <vector>
@@ -137,18 +136,11 @@ std::int64_t work_of(std::int64_t rows, std::int64_t picks, double floor, const 
 
 }  // namespace
 
-void CpuBackend::start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& out) {
+void CpuBackend::start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) {
+  const Places places(states);
   with_rule(rule, [&](auto r) {
-    using Rule = decltype(r);
-    auto* states = static_cast<typename Rule::State*>(out.state);
     for_tiles(workers_, rows, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) {
-        const double weight = out.weight ? out.weight[i] : 1;
-        const double before = how.before ? how.before[i] : HUGE_VAL;
-        states[i] = Rule::start(before, weight, how.seed, how.purpose, how.global_rows ? how.global_rows[i] : i);
-        out.key[i] = Rule::key(states[i], weight);
-        if (out.applied) out.applied[i] = 0;
-      }
+      for (std::int64_t i = first; i < last; ++i) places.start<decltype(r)>(i, how);
     });
   });
 }

@@ -5,7 +5,8 @@
 
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/cpu/tiles.hpp"
-#include "engines/best.hpp"
+#include "backend/key_sample.hpp"
+#include "best.hpp"
 
 namespace seine {
 
@@ -24,20 +25,17 @@ std::vector<Candidate> CpuBackend::top(const double* key, const std::uint8_t* se
     const std::vector<Candidate> kept_by_thread = part.take();
     all.insert(all.end(), kept_by_thread.begin(), kept_by_thread.end());
   }
-  const auto kept = std::min<std::size_t>(all.size(), static_cast<std::size_t>(count));
-  std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end(), beats);
-  all.resize(kept);
+  keep_best(all, count);
   return all;
 }
 
 double CpuBackend::nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) {
-  const std::int64_t stride = std::max<std::int64_t>(1, rows / kExactRows);
+  const KeySample sample(rows, count);
   std::vector<double> keys;
-  for (std::int64_t i = 0; i < rows; i += stride)
+  for (std::int64_t i = 0; i < rows; i += sample.stride)
     if (selectable[i]) keys.push_back(key[i]);
-  const std::int64_t place = (count + stride - 1) / stride;
-  if (static_cast<std::int64_t>(keys.size()) < place) return kNoCandidate.value;
-  const auto at = keys.begin() + (place - 1);
+  if (static_cast<std::int64_t>(keys.size()) < sample.place) return kNoCandidate.value;
+  const auto at = keys.begin() + (sample.place - 1);
   std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
   return *at;
 }

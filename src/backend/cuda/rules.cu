@@ -12,7 +12,7 @@ namespace seine {
 constexpr std::int64_t kFewRows = 4096;  // a warp for each group of them does not fill a device
 
 void CudaBackend::start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) {
-  with_rule(rule, [&](auto r) { launch(start_rows<decltype(r)>, blocks(rows, kThreads), how, rows, states); });
+  with_rule(rule, [&](auto r) { launch(start_rows<decltype(r)>, blocks(rows, kThreads), how, rows, Places(states)); });
   finish();
 }
 

@@ -10,16 +10,8 @@ namespace {
 // A thread owns a row. Bytes per row: state and key, 8 of what came before, 8 of its number, 4 and 8 where it counts
 // picks and has a weight. Flops: a race draws a clock, a logarithm of about 30.
 template <class Rule>
-__global__ void start_rows(Start how, std::int64_t rows, RowStates out) {
-  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) {
-    const double weight = out.weight ? out.weight[i] : 1;
-    const double before = how.before ? how.before[i] : HUGE_VAL;
-    const typename Rule::State s =
-        Rule::start(before, weight, how.seed, how.purpose, how.global_rows ? how.global_rows[i] : i);
-    static_cast<typename Rule::State*>(out.state)[i] = s;
-    out.key[i] = Rule::key(s, weight);
-    if (out.applied) out.applied[i] = 0;
-  }
+__global__ void start_rows(Start how, std::int64_t rows, Places places) {
+  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) places.start<Rule>(i, how);
 }
 
 // The rows of a launch: all, or those of a list, counted from `first`; how many they are may be known on the device
