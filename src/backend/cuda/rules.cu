@@ -47,7 +47,8 @@ class CudaBackend::Applying {
 
  private:
   std::int64_t total() const { return picks_.vectors.rows; }
-  // Of the first `picks` picks.
+  // Those of a slice that have not seen the first `picks` picks. Bytes per row: 12 of its key and the picks it has
+  // seen, 8 of the place of its state where that is elsewhere, and 4 written where it is behind.
   Active behind(const Active& slice, std::int64_t picks) {
     on_.with_scratch([&](void* scratch, std::size_t& bytes) {
       return cub::DeviceSelect::If(scratch, bytes, thrust::counting_iterator<std::int32_t>(0), list_.data(),
