@@ -49,7 +49,7 @@ class GroundTile {
   void meet_shadows(const float* candidates, std::int64_t many) {
     row_kernels().shadow_dots(panels_.data(), rows_, candidates, many, dim_, dots_.data());
   }
-  GainSum bound(std::int64_t p) const { return bound_gains(dots_.data() + p * rows_, rows(), rows_, fixed_); }
+  GainSum gain_bound(std::int64_t p) const { return sum_gain_bounds(dots_.data() + p * rows_, rows(), rows_, fixed_); }
   std::int64_t find_above(std::int64_t p, std::int32_t* found) const {
     return seine::find_above(dots_.data() + p * rows_, above_.data(), rows_, found);
   }
@@ -145,7 +145,7 @@ class ListWriter {
 template <class Work>
 void share_ground(Workers& workers, const Field& ground, const Band& band, const Work& work) {
   share_tiles(workers, band.count,
-              in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows)),
+              in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kRowsOfThread)),
               [&](std::int64_t first, std::int64_t last, int thread) {
                 if (stop_signal() == 0) work(first, last, thread);
               });
@@ -227,7 +227,7 @@ void CpuBackend::gain_bounds(const ShadowFields& shadows, const Band& all, const
     GroundTile tile(shadows.ground, all, first, last, weight, fixed);
     meet_tile<&GroundTile::meet_shadows>(tile, shadows.candidates, count,
                                          [&](std::int64_t candidate, std::int64_t place) {
-                                           const GainSum sum = tile.bound(place);
+                                           const GainSum sum = tile.gain_bound(place);
                                            sums.of(thread)[candidate] += sum.gain;
                                            adding.of(thread)[candidate] += static_cast<double>(sum.adding);
                                          });

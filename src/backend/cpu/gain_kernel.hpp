@@ -26,7 +26,7 @@ struct GainSum {
 GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed, Near* near);
 // Where dots are upper bounds of similarities: one of that sum, in whole units, and how many rows may add. Bytes per
 // row: 16; flops per row: 3, and 4 in float64.
-GainSum bound_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed);
+GainSum sum_gain_bounds(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed);
 // Which dots are above; returns how many. `count` is a multiple of 8, and `found` has room for eight more. Bytes per
 // row: 8, and 4 written, to the same lines while nothing is found; flops per row: 1.
 std::int64_t find_above(const float* dots, const float* above, std::int64_t count, std::int32_t* found);

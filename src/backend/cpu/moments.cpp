@@ -12,7 +12,7 @@ namespace seine {
 void CpuBackend::weighted_sum(const Field& x, std::int64_t rows, const double* factor, FixedPoint fixed,
                               std::int64_t* sums) {
   SumsOfThreads all(workers_.threads(), x.dim);
-  share_tiles(workers_, rows, kTileRows, [&](std::int64_t first, std::int64_t last, int thread) {
+  share_tiles(workers_, rows, kRowsOfThread, [&](std::int64_t first, std::int64_t last, int thread) {
     double* mine = all.of(thread);
     for (std::int64_t i = first; i < last; ++i) {
       const float* row = static_cast<const float*>(x.data) + i * x.dim;

@@ -67,24 +67,24 @@ class OuterDistances {
   std::vector<double> out_;
 };
 
-// Rows of [first, last) that have not seen all picks and may matter, and from which pick on one of them is behind.
-struct Active {
+// Rows of [first, last) that have not seen all picks and may matter, and the first pick that one of them has not seen.
+struct RowsBehind {
   std::vector<std::int32_t> rows;  // counted from `first`
-  std::int64_t behind;
+  std::int64_t first_pick;
 
-  Active(std::int64_t first, std::int64_t last, std::int64_t total, double floor, const Places& places)
-      : behind(total) {
+  RowsBehind(std::int64_t first, std::int64_t last, std::int64_t total, double floor, const Places& places)
+      : first_pick(total) {
     for (std::int64_t row = first; row < last; ++row) {
       if (!places.is_behind(row, total, floor)) continue;
       rows.push_back(static_cast<std::int32_t>(row - first));
-      behind = std::min(behind, places.seen(row));
+      first_pick = std::min(first_pick, places.seen(row));
     }
   }
 };
 
 // Rows [first, last) as float32: in place, or the active ones widened, each in its place.
-const float* widened_rows(const Field& rows, std::int64_t first, std::int64_t last, const Active& active,
-                          std::unique_ptr<float[]>& wide) {
+const float* wide_tile(const Field& rows, std::int64_t first, std::int64_t last, const RowsBehind& active,
+                       std::unique_ptr<float[]>& wide) {
   const Field tile = rows.from(first);
   if (tile.type == Element::f32) return static_cast<const float*>(tile.data);
   wide = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>((last - first) * tile.dim));
@@ -95,12 +95,12 @@ const float* widened_rows(const Field& rows, std::int64_t first, std::int64_t la
 // Brings the active rows of a tile that starts at `first` up to date, a chunk of picks after the other. Those that have
 // fallen below the floor drop out. Returns how many pairs met.
 template <class Rule, class Interactions>
-std::int64_t apply_tile(Interactions interactions, std::int64_t first, Active& tile, const Picks& picks, double floor,
-                        const Places& rows) {
+std::int64_t apply_tile(Interactions interactions, std::int64_t first, RowsBehind& tile, const Picks& picks,
+                        double floor, const Places& rows) {
   std::vector<std::int32_t>&active = tile.rows, meeting;
   const std::int64_t last = picks.vectors.rows;
   std::int64_t met = 0;
-  for (std::int64_t chunk = tile.behind; chunk < last && !active.empty(); chunk += kPickChunk) {
+  for (std::int64_t chunk = tile.first_pick; chunk < last && !active.empty(); chunk += kPickChunk) {
     const std::int64_t end = std::min(last, chunk + kPickChunk);
     meeting.clear();
     for (const std::int32_t i : active)
@@ -125,8 +125,8 @@ std::int64_t apply_tile(Interactions interactions, std::int64_t first, Active& t
 
 // How many pairs of row and pick may have to meet; of many rows, only an upper bound.
 std::int64_t work_of(std::int64_t rows, std::int64_t picks, double floor, const RowStates& states) {
-  constexpr std::int64_t kFewRows = 4096;
-  if (rows > kFewRows) return rows * picks;
+  constexpr std::int64_t kCountedRows = 4096;
+  if (rows > kCountedRows) return rows * picks;
   const Places places(states);
   std::int64_t pairs = 0;
   for (std::int64_t row = 0; row < rows; ++row)
@@ -154,13 +154,13 @@ std::int64_t CpuBackend::apply(RuleKind rule, const Vectors& rows, const Picks& 
     return apply_by_nearest(workers_, rows, picks_x, picks, floor, states);
   // The rows of a tile stay in the second-level cache; few rows and picks are not worth waking a thread.
   const bool small = work_of(rows.rows, v.rows, floor, states) * (rows.x.dim + 64) < (1 << 21);
-  const std::int64_t tile = small ? rows.rows : rows_in(1 << 18, rows.x.dim * 4, 16, kTileRows);
+  const std::int64_t tile = small ? rows.rows : rows_in(1 << 18, rows.x.dim * 4, 16, kRowsOfThread);
   std::atomic<std::int64_t> met = 0;
   for_tiles(workers_, rows.rows, tile, [&](std::int64_t first, std::int64_t last) {
     const Places places(states);
-    Active active(first, last, v.rows, floor, places);
+    RowsBehind active(first, last, v.rows, floor, places);
     std::unique_ptr<float[]> wide;
-    const float* x = widened_rows(rows.x, first, last, active, wide);
+    const float* x = wide_tile(rows.x, first, last, active, wide);
     met += with_rule(rule, [&](auto r) {
       using Rule = decltype(r);
       if constexpr (!Rule::uses_distance)

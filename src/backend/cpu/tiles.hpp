@@ -10,7 +10,7 @@
 
 namespace seine {
 
-inline constexpr std::int64_t kTileRows = 256;  // not those of Ownership, which fingerprints depend on
+inline constexpr std::int64_t kRowsOfThread = 256;  // that it takes at a time
 // Picks that meet the rows of a tile together: few, so that they stay in the first-level cache.
 inline constexpr std::int64_t kPickChunk = 8;
 
@@ -42,7 +42,7 @@ void for_tiles(Workers& workers, std::int64_t rows, std::int64_t tile, const Wor
 }
 template <class Work>
 void for_tiles(Workers& workers, std::int64_t rows, const Work& work) {
-  for_tiles(workers, rows, kTileRows, work);
+  for_tiles(workers, rows, kRowsOfThread, work);
 }
 
 }  // namespace seine

@@ -16,7 +16,7 @@ __global__ void start_rows(Start how, std::int64_t rows, Places places) {
 
 // The rows of a launch: all, or those of a list, counted from `first`; how many they are may be known on the device
 // only.
-struct Active {
+struct LaunchRows {
   std::int64_t first, all;
   const std::int32_t* list = nullptr;
   const std::int64_t* length = nullptr;
@@ -35,7 +35,7 @@ struct IsBehind {
 
 // How many pairs of row and pick have yet to meet, and the most of a row. A thread owns a row. Bytes per row: 4 of its
 // number and 4 of the picks it has seen.
-__global__ void measure_lag(Active active, Places places, std::int64_t picks, unsigned long long* pairs,
+__global__ void measure_lag(LaunchRows active, Places places, std::int64_t picks, unsigned long long* pairs,
                             unsigned long long* longest) {
   std::int64_t sum = 0, most = 0;
   for (std::int64_t i = thread_of_grid(); i < active.size(); i += threads_of_grid()) {
@@ -53,7 +53,7 @@ __global__ void measure_lag(Active active, Places places, std::int64_t picks, un
 // Rows one behind the other, as matrix products want them, and their squared norms. A warp owns a row. Bytes per row:
 // its vector twice, and 8; flops: a fused operation in float64 per component.
 template <class X>
-__global__ void pack_rows(const X* x, Active active, std::int64_t dim, X* packed, double* norms2) {
+__global__ void pack_rows(const X* x, LaunchRows active, std::int64_t dim, X* packed, double* norms2) {
   for (std::int64_t i = warp_of_grid(); i < active.size(); i += warps_of_grid()) {
     const X* row = x + active[i] * dim;
     for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes) packed[i * dim + c] = row[c];
@@ -122,7 +122,7 @@ struct RowInHand {
 // first time from memory, then from the caches if they hold it), state and key once; picks come from the caches. Flops
 // per row and pick: 3 per component (2 for products).
 template <class Rule, class X, ChosenPicks Chosen>
-__global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, Active active, Picks picks, Chosen of_launch,
+__global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, LaunchRows active, Picks picks, Chosen of_launch,
                                                         double floor, Places places, unsigned long long* met) {
   const int lane = lane_of_warp();
   const std::int64_t count = picks.vectors.rows, total = active.size();
