@@ -410,21 +410,6 @@ TEST(CudaKernels, RowsFindTheirStates) {
   EXPECT_EQ(bits(got.key), bits(want.key));
 }
 
-TEST(CudaKernels, PicksAreComparedAsOnTheCpu) {
-  std::mt19937_64 random(4);
-  const auto cpu = make_cpu();
-  for (const std::int64_t dim : kDims) {
-    constexpr std::int64_t kFirst = 7, kLast = 45;
-    const std::vector<float> picks = normal(random, kLast * dim);
-    std::vector<float> got(kLast * kLast, -1), want = got;
-    launch(compare_picks, blocks(kLast, kWarps * kWarpRows), picks.data(), dim, kFirst, kLast, got.data(), kLast);
-    cpu->compare({picks.data(), Element::f32, dim}, kFirst, kLast, want.data(), kLast);
-    for (std::size_t a = 0; a < kLast; ++a)
-      for (std::size_t b = std::max<std::size_t>(a + 1, kFirst); b < kLast; ++b)
-        ASSERT_EQ(got[a * kLast + b], want[a * kLast + b]) << a << ", " << b;
-  }
-}
-
 TEST(CudaKernels, GainsAndCoverageAreThoseOfTheCpu) {
   std::mt19937_64 random(6);
   const auto cpu = make_cpu();

@@ -112,6 +112,7 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     return cpu_->apply(rule, rows, picks, floor, states);
   }
+  bool bounds_of_pairs_pay() const override { return cpu_->bounds_of_pairs_pay(); }
   void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
                std::int64_t stride) override {
     const Open open(*this);
@@ -141,7 +142,6 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     return cpu_->first_gains(ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
   }
-  bool shadows_pay() const override { return cpu_->shadows_pay(); }
   void gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,
                    std::int64_t count, std::int64_t* bounds, std::int64_t* near) override {
     const Open open(*this);

@@ -46,6 +46,7 @@ class CpuBackend final : public Backend {
   void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) override;
   std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                      const RowStates& states) override;
+  bool bounds_of_pairs_pay() const override { return true; }
   void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between, std::int64_t stride) override;
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override;
@@ -57,7 +58,6 @@ class CpuBackend final : public Backend {
   std::int64_t first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
                            const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
                            std::int64_t room, std::int64_t* gains, std::int64_t* near) override;
-  bool shadows_pay() const override { return true; }
   void gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,
                    std::int64_t count, std::int64_t* bounds, std::int64_t* near) override;
   void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,

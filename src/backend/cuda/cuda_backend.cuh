@@ -72,7 +72,6 @@ class CudaBackend final : public Backend {
   void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) override;
   std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                      const RowStates& states) override;
-  void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between, std::int64_t stride) override;
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override;
   double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override;

@@ -156,13 +156,4 @@ std::int64_t CudaBackend::apply(RuleKind rule, const Vectors& rows, const Picks&
   return picks.vectors.rows == 0 ? 0 : Applying(*this, rule, rows, picks, floor, states).run();
 }
 
-void CudaBackend::compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
-                          std::int64_t stride) {
-  Array<float> values;
-  const Field wide = wide_rows(picks, last, values);
-  launch(compare_picks, blocks(last, kWarps * kWarpRows), static_cast<const float*>(wide.data), wide.dim, first, last,
-         between, stride);
-  finish();
-}
-
 }  // namespace seine

@@ -159,20 +159,5 @@ __global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, LaunchRows
   if (lane == 0 && pairs > 0) atomicAdd(met, static_cast<unsigned long long>(pairs));
 }
 
-// A warp owns kWarpRows picks for all later ones in [first, last). Bytes and flops as apply_picks.
-__global__ void __launch_bounds__(kThreads) compare_picks(const float* picks, std::int64_t dim, std::int64_t first,
-                                                          std::int64_t last, float* between, std::int64_t stride) {
-  const int lane = lane_of_warp();
-  for (std::int64_t a = warp_of_grid() * kWarpRows; a < last; a += warps_of_grid() * kWarpRows) {
-    const TileRows<float> rows = neighbours(picks + a * dim, last - a, dim);
-    for (std::int64_t b = a > first ? a : first; b < last; b += kTilePicks) {
-      const float distance2 =
-          tile<SquaredDifference>(rows, neighbours<kTilePicks>(picks + b * dim, last - b, dim), dim);
-      const std::int64_t row = a + lane / kTilePicks, pick = b + lane % kTilePicks;
-      if (row < last && pick < last) between[row * stride + pick] = distance2;
-    }
-  }
-}
-
 }  // namespace
 }  // namespace seine
