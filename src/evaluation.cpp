@@ -9,10 +9,10 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "backend/score_kernel.hpp"
 #include "reading/csv.hpp"
 #include "reading/id_list.hpp"
 #include "reading/loader.hpp"
+#include "scores/score_kernel.hpp"
 #include "seine/cover.hpp"
 #include "seine/error.hpp"
 #include "seine/ids.hpp"

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "backend/row_kernel.hpp"
+#include "backend/cpu/row_kernel.hpp"
 
 namespace seine {
 

@@ -119,7 +119,7 @@ class Planner {
 
   // --- memory ---
 
-  bool on_gpu() const { return request_.pool.device == "cuda" || request_.pool.device_gib; }
+  bool on_gpu() const { return request_.pool.on_device(); }
   MemoryNeed whole_need_on(int ranks) const {
     const MemoryNeed need = memory_need(pool_, Ownership::largest_share(pool_.rows, ranks), wanted_);
     if (!labelled_) return need;

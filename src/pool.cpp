@@ -6,7 +6,7 @@
 #include <map>
 #include <numeric>
 
-#include "engines/best.hpp"
+#include "best.hpp"
 #include "host_rows.hpp"
 #include "seine/device_link.hpp"
 #include "seine/error.hpp"
@@ -354,15 +354,10 @@ std::vector<std::int64_t> rows_of(std::span<const Candidate> candidates) {
 }
 
 std::vector<Candidate> best_of(const Comm& comm, std::vector<Candidate> mine, std::int64_t count) {
-  const auto keep_best = [count](std::vector<Candidate>& all) {
-    const auto kept = std::min<std::size_t>(all.size(), static_cast<std::size_t>(std::max<std::int64_t>(count, 0)));
-    std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end(), beats);
-    all.resize(kept);
-  };
-  keep_best(mine);
+  keep_best(mine, count);
   if (comm.size() == 1) return mine;
   std::vector<Candidate> all = comm.gather(std::span<const Candidate>(mine));
-  keep_best(all);
+  keep_best(all, count);
   return all;
 }
 

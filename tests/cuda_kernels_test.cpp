@@ -10,8 +10,8 @@
 #include <numeric>
 #include <random>
 
-#include "backend/cublas.hpp"
 #include "backend/cuda/coverage.cuh"
+#include "backend/cuda/cublas.hpp"
 #include "backend/cuda/moments.cuh"
 #include "backend/cuda/rows.cuh"
 #include "backend/cuda/rules.cuh"
@@ -104,10 +104,10 @@ TEST(CudaKernels, OneValuePerRow) {
     std::fill_n(x.begin() + dim, dim, 0.0f);
     const std::vector<__half> half = halves(x);
     std::vector<double> got(kRows), want(kRows), vector(static_cast<std::size_t>(dim), 0.3);
-    launch(squared_norm_of_rows<float>, blocks(kRows, kWarps), x.data(), kRows, dim, got.data());
+    launch(squared_norms_of_rows<float>, blocks(kRows, kWarps), x.data(), kRows, dim, got.data());
     cpu->squared_norms({x.data(), Element::f32, dim}, kRows, want.data());
     EXPECT_EQ(bits(got), bits(want)) << dim;
-    launch(squared_norm_of_rows<__half>, blocks(kRows, kWarps), half.data(), kRows, dim, got.data());
+    launch(squared_norms_of_rows<__half>, blocks(kRows, kWarps), half.data(), kRows, dim, got.data());
     cpu->squared_norms({half.data(), Element::f16, dim}, kRows, want.data());
     EXPECT_EQ(bits(got), bits(want)) << dim << " of float16";
     launch(products_of_rows, blocks(kRows, kWarps), x.data(), kRows, dim, vector.data(), got.data());
@@ -116,7 +116,7 @@ TEST(CudaKernels, OneValuePerRow) {
     std::vector<float> wide(half.size()), unit = x, unit_by_cpu = x;
     launch(widen_values, blocks(kRows * dim, kThreads), half.data(), kRows * dim, wide.data());
     for (std::size_t i = 0; i < wide.size(); ++i) ASSERT_EQ(wide[i], __half2float(half[i]));
-    launch(unit_row, blocks(kRows, kWarps), unit.data(), kRows, dim);
+    launch(make_unit_rows, blocks(kRows, kWarps), unit.data(), kRows, dim);
     cpu->unit_rows(unit_by_cpu.data(), kRows, dim);
     EXPECT_EQ(bits(unit), bits(unit_by_cpu)) << dim;
   }
@@ -192,8 +192,9 @@ std::unique_ptr<Cublas> open_fake(const char* mode, std::string& why) {
 
 // Rows of a list meet the picks [first, last) of which products say that they may be near enough.
 template <class Rule, class X>
-void apply_near(const Cublas& products, const Vectors& rows, const Active& active, const Field& picks_x, Picks picks,
-                std::int64_t first, std::int64_t last, double floor, const Places& places, unsigned long long* met) {
+void apply_near(const Cublas& products, const Vectors& rows, const LaunchRows& active, const Field& picks_x,
+                Picks picks, std::int64_t first, std::int64_t last, double floor, const Places& places,
+                unsigned long long* met) {
   const std::int64_t width = last - first, dim = rows.x.dim, many = active.size();
   const auto n = static_cast<std::size_t>(many);
   std::vector<X> packed(n * static_cast<std::size_t>(dim));
@@ -231,7 +232,7 @@ void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool w
   std::vector<std::int64_t> numbers(kRows);
   std::iota(numbers.begin(), numbers.end(), std::int64_t{1000});
   const Start start{meeting.before.data(), numbers.data(), 77, Purpose("test")};
-  launch(start_rows<Rule>, blocks(kRows, kThreads), start, kRows, got.view());
+  launch(start_rows<Rule>, blocks(kRows, kThreads), start, kRows, Places(got.view()));
   cpu->start(kind, start, kRows, want.view());
   ASSERT_EQ(bits(got.key), bits(want.key));
   unsigned long long all_met = 0;
@@ -248,7 +249,7 @@ void expect_same_course(RuleKind kind, const Meeting& meeting, bool half, bool w
     for (std::int32_t row = 0; row < kRows; ++row)
       if (is_behind(row)) list.push_back(row);
     const auto length = static_cast<std::int64_t>(list.size());
-    Active active{0, kRows};
+    LaunchRows active{0, kRows};
     if (listed) active.list = list.data(), active.length = &length;
     unsigned long long met = 0;
     if constexpr (Rule::uses_distance) {
@@ -344,7 +345,7 @@ TEST(CudaKernels, BlocksOfPicksFollowEachOther) {
                             Places(uncounted), &met);
   };
   apply(0, kBorder);
-  launch(apply_picks<Race, float, EveryPick>, apply_grid(kRows, 1), meeting.rows, Active{0, kRows},
+  launch(apply_picks<Race, float, EveryPick>, apply_grid(kRows, 1), meeting.rows, LaunchRows{0, kRows},
          Picks{meeting.picks.from(0, kBorder + 5), meeting.moments.data()}, EveryPick{kBorder}, -HUGE_VAL,
          Places(uncounted), &met);
   EXPECT_LT(met, static_cast<unsigned long long>(kRows * (kBorder + 5)));
@@ -384,7 +385,7 @@ TEST(CudaKernels, LagIsMeasured) {
   states.applied = applied.data();
   const std::vector<std::int32_t> list{0, 7, 44};
   unsigned long long pairs = 0, longest = 0;
-  launch(measure_lag, blocks(3, kThreads), Active{0, 3, list.data()}, Places(states), 50, &pairs, &longest);
+  launch(measure_lag, blocks(3, kThreads), LaunchRows{0, 3, list.data()}, Places(states), 50, &pairs, &longest);
   EXPECT_EQ(pairs, 47u + 40 + 3);
   EXPECT_EQ(longest, 47u);
 }
@@ -403,25 +404,10 @@ TEST(CudaKernels, RowsFindTheirStates) {
   scattered.at = by_cpu.at = at.data();
   unsigned long long met = 0;
   const Picks picks{meeting.picks, nullptr};
-  launch(apply_picks<Nearest, float, EveryPick>, apply_grid(kRows, 1), meeting.rows, Active{0, kRows}, picks,
+  launch(apply_picks<Nearest, float, EveryPick>, apply_grid(kRows, 1), meeting.rows, LaunchRows{0, kRows}, picks,
          EveryPick{}, -HUGE_VAL, Places(scattered), &met);
   EXPECT_EQ(static_cast<std::int64_t>(met), cpu->apply(RuleKind::nearest, meeting.rows, picks, -HUGE_VAL, by_cpu));
   EXPECT_EQ(bits(got.key), bits(want.key));
-}
-
-TEST(CudaKernels, PicksAreComparedAsOnTheCpu) {
-  std::mt19937_64 random(4);
-  const auto cpu = make_cpu();
-  for (const std::int64_t dim : kDims) {
-    constexpr std::int64_t kFirst = 7, kLast = 45;
-    const std::vector<float> picks = normal(random, kLast * dim);
-    std::vector<float> got(kLast * kLast, -1), want = got;
-    launch(compare_picks, blocks(kLast, kWarps * kWarpRows), picks.data(), dim, kFirst, kLast, got.data(), kLast);
-    cpu->compare({picks.data(), Element::f32, dim}, kFirst, kLast, want.data(), kLast);
-    for (std::size_t a = 0; a < kLast; ++a)
-      for (std::size_t b = std::max<std::size_t>(a + 1, kFirst); b < kLast; ++b)
-        ASSERT_EQ(got[a * kLast + b], want[a * kLast + b]) << a << ", " << b;
-  }
 }
 
 TEST(CudaKernels, GainsAndCoverageAreThoseOfTheCpu) {
@@ -525,12 +511,12 @@ TEST(CudaKernels, SumsOverRowsAreThoseOfTheCpu) {
     const auto n = static_cast<std::size_t>(dim);
     std::vector<unsigned long long> sums(n), squares(n * n);
     std::vector<std::int64_t> want(n), want_squares(n * n);
-    launch(add_weighted_rows, sum_grid(dim, kRows), x.data(), kRows, dim, factor.data(), fixed, sums.data());
+    launch(add_weighted_sum, sum_grid(dim, kRows), x.data(), kRows, dim, factor.data(), fixed, sums.data());
     cpu->weighted_sum(field, kRows, factor.data(), fixed, want.data());
     EXPECT_EQ(std::vector<std::int64_t>(sums.begin(), sums.end()), want) << dim;
     const std::vector<std::int64_t> groups{0, 1, 40, 40, kRows};
     const auto count = static_cast<std::int64_t>(groups.size()) - 1;
-    launch_blocks_of({kGramSide, kGramSide}, add_moments, gram_grid(dim, count), x.data(), dim, groups.data(), count,
+    launch_blocks_of({kGramSide, kGramSide}, add_gram, gram_grid(dim, count), x.data(), dim, groups.data(), count,
                      fixed, squares.data());
     cpu->gram(field, groups, fixed, want_squares.data());
     EXPECT_EQ(std::vector<std::int64_t>(squares.begin(), squares.end()), want_squares) << dim;

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/nccl.hpp"
+#include "backend/cuda/nccl.hpp"
 #include "cuda_device.hpp"
 #include "golden_cases.hpp"
 #include "seine/device_link.hpp"

@@ -114,6 +114,16 @@ TEST(Plan, ABatchOfMoreThanAllRows) {
     expect_ordered(plan(shape_of(10, 4), request_of(entry.name, 1000000000), 3, {}).seconds());
 }
 
+// 100 picks and 100000 rows, of which 65536 at a time.
+TEST(Plan, PicksAreComparedOnTheProcessorOnly) {
+  Request request = request_of("k_center", 100);
+  const Entry& entry = strategy(request.strategy);
+  const PoolShape shape = shape_of(100000, 32);
+  EXPECT_EQ(wanted_by(request, entry, shape).state.beside, 100 * 100 * 4 + 65536 * 26);
+  request.pool.device = "cuda";
+  EXPECT_EQ(wanted_by(request, entry, shape).state.beside, 0);
+}
+
 TEST(Plan, WhatDoesNotFitIsStreamed) {
   Request request = request_of("k_center");
   const PoolShape shape = shape_of(1000000, 256);

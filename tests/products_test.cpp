@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/cublas.hpp"
+#include "backend/cuda/cublas.hpp"
 #include "backend/cuda/filter_bound.hpp"
 #include "tensor_core.hpp"
 #include "vectors_that_hurt.hpp"

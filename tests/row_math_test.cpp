@@ -10,8 +10,8 @@
 #include <limits>
 #include <set>
 
-#include "backend/gain_kernel.hpp"
-#include "backend/row_kernel.hpp"
+#include "backend/cpu/gain_kernel.hpp"
+#include "backend/cpu/row_kernel.hpp"
 #include "seine/backend.hpp"
 
 namespace seine::test {

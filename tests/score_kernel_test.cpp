@@ -1,4 +1,4 @@
-#include "backend/score_kernel.hpp"
+#include "scores/score_kernel.hpp"
 
 #include <gtest/gtest.h>
 

@@ -54,8 +54,8 @@ struct Vectors {
 struct Picks {
   Vectors vectors;                  // for RuleKind::variance x is float64
   const double* moments = nullptr;  // one per pick; see the rules
-  // Squared distance of the picks a < b < `compared`: between[a * compared + b]. A backend may use it to see without
-  // work that a pick cannot be the nearest of a row; null: unknown.
+  // Squared distance of the picks a < b < `compared`: between[a * compared + b]. By them a backend whose
+  // bounds_of_pairs_pay sees without work that a pick cannot be the nearest of a row; null: unknown.
   const float* between = nullptr;
   std::int64_t compared = 0;
 };
@@ -157,10 +157,16 @@ class Backend {
   // many pairs of row and pick met.
   virtual std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                              const RowStates& states) = 0;
+  // Whether what bounds pairs of vectors that have yet to meet is worth its time: the picks' distances from each other,
+  // and shadows. Where not, nobody asks for `compare` or `gain_bounds`.
+  virtual bool bounds_of_pairs_pay() const { return false; }
+  // What `apply` takes of the host's memory meanwhile where it uses the distances: bytes of each of so many rows, at
+  // most.
+  static constexpr std::int64_t kBoundedRows = 65536, kBoundedRowBytes = 26;
   // Squared distances of the picks [first, last) from all before them, by the canonical kernel: between[a * stride +
   // b].
-  virtual void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
-                       std::int64_t stride) = 0;
+  virtual void compare(const Field& /*picks*/, std::int64_t /*first*/, std::int64_t /*last*/, float* /*between*/,
+                       std::int64_t /*stride*/) {}
   // The `count` best (key, global row) among rows with selectable != 0, best first; fewer where there are fewer.
   virtual std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                                      std::int64_t rows, std::int64_t count) = 0;
@@ -181,7 +187,6 @@ class Backend {
   virtual std::int64_t first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
                                    const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
                                    std::int64_t room, std::int64_t* gains, std::int64_t* near) = 0;
-  virtual bool shadows_pay() const { return false; }  // else nobody asks for gain_bounds
   // Adds to bounds[j] no less than first_gains would to gains[j], from shadows alone, and to near[j] how many rows may
   // add.
   virtual void gain_bounds(const ShadowFields&, const Band&, const double* /*weight*/, FixedPoint,

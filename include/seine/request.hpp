@@ -38,6 +38,8 @@ struct PoolRequest {
   int threads = 0;                   // 0: the CPUs this process may use, divided by the ranks on its node
   std::optional<double> memory_gib;  // per rank; absent: the limit or what is free, divided by the ranks on the node
   std::optional<double> device_gib;  // the same of a device of its own; absent: vectors are in the host's memory
+  // Whether vectors are on a device of its own, as far as is known yet.
+  bool on_device() const { return device == "cuda" || device_gib; }
   std::optional<std::int64_t> stream_room;  // bytes for vectors, whatever the memory: streams any pool, for tests
 };
 

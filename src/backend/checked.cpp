@@ -11,7 +11,7 @@
 #include <mutex>
 #include <vector>
 
-#include "backend/cpu.hpp"
+#include "backend/cpu/cpu_backend.hpp"
 #include "seine/error.hpp"
 
 namespace seine {
@@ -19,7 +19,7 @@ namespace {
 
 class CheckedBackend final : public Backend {
  public:
-  explicit CheckedBackend(const BackendOptions& options) : cpu_(make_cpu_backend(options)) {
+  explicit CheckedBackend(const BackendOptions& options) : cpu_(std::make_unique<CpuBackend>(options)) {
     void* arena = mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (arena == MAP_FAILED) throw Error(Exit::system, "out of addresses for the checked backend");
     begin_ = end_ = static_cast<std::byte*>(arena);
@@ -112,6 +112,7 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     return cpu_->apply(rule, rows, picks, floor, states);
   }
+  bool bounds_of_pairs_pay() const override { return cpu_->bounds_of_pairs_pay(); }
   void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
                std::int64_t stride) override {
     const Open open(*this);
@@ -141,7 +142,6 @@ class CheckedBackend final : public Backend {
     const Open open(*this);
     return cpu_->first_gains(ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
   }
-  bool shadows_pay() const override { return cpu_->shadows_pay(); }
   void gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,
                    std::int64_t count, std::int64_t* bounds, std::int64_t* near) override {
     const Open open(*this);

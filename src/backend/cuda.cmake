@@ -37,13 +37,13 @@ endif()
 
 # NCCL is loaded at run time, too; of it only the header is needed here.
 find_path(SEINE_NCCL_INCLUDE_DIR nccl.h HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-set(seine_nccl_source src/backend/no_nccl.cpp)
+set(seine_nccl_source src/backend/cuda/no_nccl.cpp)
 if(SEINE_NCCL_INCLUDE_DIR)
-  set(seine_nccl_source src/backend/nccl.cpp)
+  set(seine_nccl_source src/backend/cuda/nccl.cpp)
 endif()
 
 add_library(seine_cuda MODULE ${seine_nccl_source}
-  src/backend/cublas.cpp
+  src/backend/cuda/cublas.cpp
   src/backend/cuda/backend.cu
   src/backend/cuda/coverage.cu
   src/backend/cuda/moments.cu

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "backend/checked.hpp"
-#include "backend/cpu.hpp"
+#include "backend/cpu/cpu_backend.hpp"
 #include "backend/plugin.hpp"
 #include "backend/shared_library.hpp"
 #include "seine/backend.hpp"
@@ -101,7 +101,7 @@ std::unique_ptr<Backend> make_auto_backend(const BackendOptions& options, std::s
   }
   why = "device cpu: ";
   why += found.present ? "CUDA was built in but no device is usable (" + fault + ")" : fault;
-  return make_cpu_backend(options);
+  return std::make_unique<CpuBackend>(options);
 }
 
 }  // namespace
@@ -110,7 +110,7 @@ std::unique_ptr<Backend> make_backend(const std::string& name, const BackendOpti
   if (name == "auto") return make_auto_backend(options, why);
   if (name == "cuda") return make_cuda_backend(options, why);
   why = "device " + name + ": asked for";
-  if (name == "cpu") return make_cpu_backend(options);
+  if (name == "cpu") return std::make_unique<CpuBackend>(options);
   if (name == "checked") return make_checked_backend(options);
   throw Error(Exit::usage, "--device " + name + ": there is no such device; known are auto, cpu, cuda");
 }

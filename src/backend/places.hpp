@@ -1,6 +1,7 @@
 // The states of some rows, by their number in a call; for host and device.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "seine/backend.hpp"
@@ -18,13 +19,17 @@ class Places {
   SEINE_HD bool is_behind(std::int64_t row, std::int64_t picks, double floor) const {
     return (key(row) >= floor) & (seen(row) < picks);
   }
-  SEINE_HD double weight(std::int64_t row) const { return rows_.weight ? rows_.weight[(*this)[row]] : 1; }
+  SEINE_HD double weight(std::int64_t row) const { return weight_at((*this)[row]); }
+  // The state at a place, before the first pick.
+  template <class Rule>
+  SEINE_HD void start(std::int64_t at, const Start& how) const {
+    const double before = how.before ? how.before[at] : HUGE_VAL;
+    const std::int64_t number = how.global_rows ? how.global_rows[at] : at;
+    write<Rule>(at, Rule::start(before, weight_at(at), how.seed, how.purpose, number), 0);
+  }
   template <class Rule>
   SEINE_HD void settle(std::int64_t row, const typename Rule::State& state, std::int64_t seen) const {
-    const std::int64_t at = (*this)[row];
-    static_cast<typename Rule::State*>(rows_.state)[at] = state;
-    rows_.key[at] = Rule::key(state, weight(row));
-    if (rows_.applied) rows_.applied[at] = static_cast<std::uint32_t>(seen);
+    write<Rule>((*this)[row], state, seen);
   }
   template <class Rule>
   SEINE_HD typename Rule::State state(std::int64_t row) const {
@@ -32,6 +37,14 @@ class Places {
   }
 
  private:
+  SEINE_HD double weight_at(std::int64_t at) const { return rows_.weight ? rows_.weight[at] : 1; }
+  template <class Rule>
+  SEINE_HD void write(std::int64_t at, const typename Rule::State& state, std::int64_t seen) const {
+    static_cast<typename Rule::State*>(rows_.state)[at] = state;
+    rows_.key[at] = Rule::key(state, weight_at(at));
+    if (rows_.applied) rows_.applied[at] = static_cast<std::uint32_t>(seen);
+  }
+
   RowStates rows_;
 };
 

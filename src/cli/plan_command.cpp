@@ -213,7 +213,7 @@ class PlanCommand : public Command {
   std::vector<std::string> notes(const PoolShape& shape) const {
     const PoolRequest& pool = request_.request.pool;
     std::vector<std::string> notes;
-    if (pool.device == "cuda" || pool.device_gib) notes.push_back("seconds are those of a run without a GPU");
+    if (pool.on_device()) notes.push_back("seconds are those of a run without a GPU");
     if (!pool.labelled.empty() || !pool.pending.empty() || !pool.labelled_pool.empty() || shape.labels)
       notes.push_back("what covered rows take is not in the seconds");
     return notes;

@@ -1,4 +1,4 @@
-#include "engines/best.hpp"
+#include "best.hpp"
 #include "seine/pick.hpp"
 
 namespace seine {

@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "backend/by_nearest.hpp"
 #include "engines/rule_state.hpp"
 #include "engines/symmetric.hpp"
 #include "seine/cover.hpp"
@@ -25,7 +24,7 @@ class PickLog {
   PickLog(const Pool& pool, RuleKind rule, std::int64_t most)
       : backend_(pool.backend()), rows_(backend_, format_of(pool, rule), most), moments_(backend_, most) {
     const RowFormat& format = pool.store().format();
-    if (rule != RuleKind::nearest || format.classes > 0) return;
+    if (rule != RuleKind::nearest || format.classes > 0 || !backend_.bounds_of_pairs_pay()) return;
     most_compared_ = most_compared(pool.store().rows() * format.x_bytes(), most);
     between_ = Array<float>(backend_, most_compared_ * most_compared_);
   }
@@ -43,7 +42,7 @@ class PickLog {
     ++count_;
   }
   Picks picks() const { return {vectors(), moments_.data()}; }
-  // The same with their distances from each other, where the rule can use them.
+  // The same with their distances from each other, where rule and backend can use them.
   Picks compared_picks() {
     const std::int64_t upto = std::min(count_, most_compared_);
     if (compared_ < upto) {
@@ -317,8 +316,10 @@ EngineState falling_state(RuleKind rule, const PoolShape& pool, const Request& r
   EngineState state{static_cast<std::int64_t>(state_bytes(rule)) + 13};
   switch (rule) {
     case RuleKind::nearest: {
+      if (request.pool.on_device()) break;  // there, bounds of pairs do not pay
       const std::int64_t compared = PickLog::most_compared(pool.rows * pool.dim * kFloat, picks);
-      state.beside = compared * compared * kFloat + bytes_by_nearest(pool.rows);
+      state.beside =
+          compared * compared * kFloat + std::min(Backend::kBoundedRows, pool.rows) * Backend::kBoundedRowBytes;
       break;
     }
     case RuleKind::race:

@@ -16,7 +16,7 @@ constexpr std::int64_t kRowsOnce = 4096;  // whose products are on the host toge
 
 std::optional<Shadows> Shadows::of(const Pool& candidates, const Pool& ground, const std::vector<double>& moments) {
   const std::int64_t dim = ground.dim(), most_directions = most(dim) / kStep * kStep - 1;
-  const bool some_do_not_pay = candidates.comm().max(candidates.backend().shadows_pay() ? 0 : 1) > 0;
+  const bool some_do_not_pay = candidates.comm().max(candidates.backend().bounds_of_pairs_pay() ? 0 : 1) > 0;
   if (most_directions < 1 || some_do_not_pay) return std::nullopt;
   const Directions found = leading_directions(moments, dim, most_directions);
   double rest = 0;

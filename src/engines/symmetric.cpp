@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "backend/row_kernel.hpp"
+#include "backend/cpu/row_kernel.hpp"
 #include "host_rows.hpp"
 #include "seine/error.hpp"
 #include "seine/row_math.hpp"

@@ -10,16 +10,16 @@
 
 #include <fmt/format.h>
 
-#include "backend/workers.hpp"
 #include "host_rows.hpp"
 #include "process_memory.hpp"
 #include "reading/file_rows.hpp"
 #include "reading/fingerprint.hpp"
-#include "scorer.hpp"
+#include "scores/scorer.hpp"
 #include "seine/bytes.hpp"
 #include "seine/error.hpp"
 #include "seine/stop.hpp"
 #include "stopwatch.hpp"
+#include "workers.hpp"
 
 namespace seine {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "backend/score_kernel.hpp"
+#include "scores/score_kernel.hpp"
 
 namespace seine {
 

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/cublas.hpp"
+#include "backend/cuda/cublas.hpp"
 #include "peaks.hpp"
 #include "seine/error.hpp"
 

@@ -17,9 +17,9 @@
 #include <utility>
 #include <vector>
 
-#include "backend/row_kernel.hpp"
-#include "backend/score_kernel.hpp"
+#include "backend/cpu/row_kernel.hpp"
 #include "peaks.hpp"
+#include "scores/score_kernel.hpp"
 #include "seine/backend.hpp"
 #include "seine/error.hpp"
 

@@ -13,7 +13,8 @@ namespace {
 // Is there code for the architecture of a device?
 __global__ void probe() {}
 
-// A thread owns a Unit of an item. Bytes: those of the items twice.
+// A thread owns a Unit of an item. Bytes per item: its own twice, 8 of its position, and 8 of its slot where it has
+// one.
 template <class Unit>
 __global__ void move_units(const Unit* from, std::int64_t units, const std::int64_t* positions, std::int64_t count,
                            Unit* to, const std::int64_t* slots) {

@@ -10,7 +10,7 @@ namespace {
 // A block owns kGainGroups * kTilePicks candidates and, of the ground rows, a stripe; its warps are kGainGroups groups
 // of candidates by kGainStripes tiles of rows, so that a row serves several groups from L1. Integer atomics, once per
 // warp and candidate, and once per warp for the pairs that met. Bytes per ground row that meets a block: dim * 4 and 4
-// to 16 of its levels and weight; flops per row and candidate that meet: 2 dim, and 5 in float64. Where there are
+// to 16 of its levels and weight; flops per row and candidate that meet: 2 dim, and 9 in float64. Where there are
 // lists, a thread also writes the rows that add, each to the next free place.
 template <ChosenRows Chosen>
 __global__ void __launch_bounds__(kThreads)
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads)
   if (lane == 0) atomicAdd(met, static_cast<unsigned long long>(rows_met * candidates_of_group));
 }
 
-// A warp owns a list. Bytes per entry: 8, and 4 of coverage from anywhere (12 with weights); flops: 5 in float64.
+// A warp owns a list. Bytes per entry: 8, and 4 of coverage from anywhere (12 with weights); flops: 9 in float64.
 __global__ void add_listed_gains(Near* const* lists, const std::int64_t* lengths, std::int64_t count, const float* best,
                                  const double* weight, FixedPoint fixed, unsigned long long* gains) {
   for (std::int64_t j = warp_of_grid(); j < count; j += warps_of_grid()) {

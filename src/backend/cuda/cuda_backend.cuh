@@ -6,6 +6,7 @@
 //   selection.cu  selection among keys
 //   coverage.cu   facility location
 //   moments.cu    sums over rows
+// A kernel has the name of the function that it works for, with what it goes over or adds to: raise_rows, add_gains.
 // Where many rows meet many vectors, products by cuBLAS say which pairs need not (filter_bound.hpp, filter.cuh).
 //
 // Floats are never added across warps; integers may be, by atomics, because their sums have no order. Contraction is
@@ -18,9 +19,9 @@
 #include <source_location>
 #include <string>
 
-#include "backend/cublas.hpp"
+#include "backend/cuda/cublas.hpp"
 #include "backend/cuda/geometry.hpp"
-#include "backend/nccl.hpp"
+#include "backend/cuda/nccl.hpp"
 #include "seine/backend.hpp"
 #include "seine/error.hpp"
 
@@ -71,7 +72,6 @@ class CudaBackend final : public Backend {
   void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) override;
   std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                      const RowStates& states) override;
-  void compare(const Field& picks, std::int64_t first, std::int64_t last, float* between, std::int64_t stride) override;
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override;
   double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override;
@@ -127,8 +127,8 @@ class CudaBackend final : public Backend {
   Array<unsigned long long> zeros(std::int64_t count);
   static void add_to(std::int64_t* out, const Array<unsigned long long>& sums);
 
-  // Picks of float16 as float32, exactly: one kernel less per type of pick.
-  Field wide_picks(const Field& x, std::int64_t rows, Array<float>& values);
+  // Rows as float32: where they lie, or widened into `values`; of picks, so that there is one kernel less per type.
+  Field wide_rows(const Field& x, std::int64_t rows, Array<float>& values);
 
   std::vector<Candidate> best_of_slices(const double* key, const std::uint8_t* selectable,
                                         const std::int64_t* global_rows, std::int64_t rows);

@@ -86,9 +86,9 @@ class Waiting {
   // How many leave of [begin, end), and the number of this lane's own, that of place `own` in the tile; `begin` moves
   // on by strides where none is left. product(n), may_matter(n, product): of neighbour n and what this lane has of the
   // others.
-  template <class Product, class MayMatter>
+  template <class ProductOf, class MayMatter>
   __device__ int leave(std::int64_t& begin, std::int64_t stride, std::int64_t end, int own, std::int64_t& number,
-                       const Product& product, const MayMatter& may_matter) {
+                       const ProductOf& product, const MayMatter& may_matter) {
     int many = 0;
     while (begin < end && many < kTile) {
       if (left_ == 0) left_ = look(begin, end, own, product, may_matter);
@@ -104,8 +104,8 @@ class Waiting {
   }
 
  private:
-  template <class Product, class MayMatter>
-  static __device__ std::uint32_t look(std::int64_t begin, std::int64_t end, int own, const Product& product,
+  template <class ProductOf, class MayMatter>
+  static __device__ std::uint32_t look(std::int64_t begin, std::int64_t end, int own, const ProductOf& product,
                                        const MayMatter& may_matter) {
     constexpr int kLooks = kLanes / kTile;
     const int last = static_cast<int>(end - begin < kLanes ? end - begin : kLanes) - 1;

@@ -8,7 +8,7 @@ void CudaBackend::weighted_sum(const Field& x, std::int64_t rows, const double* 
                                std::int64_t* sums) {
   expect(x.type == Element::f32, "weighted sums are of float32 rows");
   const Array<unsigned long long> device = zeros(x.dim);
-  launch(add_weighted_rows, sum_grid(x.dim, rows), static_cast<const float*>(x.data), rows, x.dim, factor, fixed,
+  launch(add_weighted_sum, sum_grid(x.dim, rows), static_cast<const float*>(x.data), rows, x.dim, factor, fixed,
          device.data());
   add_to(sums, device);
 }
@@ -25,8 +25,8 @@ void CudaBackend::gram(const Field& x, std::span<const std::int64_t> groups, Fix
   const std::int64_t dim = x.dim, count = static_cast<std::int64_t>(groups.size()) - 1;
   const Array<std::int64_t> borders(*this, groups);
   const Array<unsigned long long> device = zeros(dim * dim);
-  launch_blocks_of(dim3(kGramSide, kGramSide), add_moments, gram_grid(dim, count), static_cast<const float*>(x.data),
-                   dim, borders.data(), count, fixed, device.data());
+  launch_blocks_of(dim3(kGramSide, kGramSide), add_gram, gram_grid(dim, count), static_cast<const float*>(x.data), dim,
+                   borders.data(), count, fixed, device.data());
   const std::vector<unsigned long long> host = device.to_host();
   for (std::int64_t c = 0; c < dim; ++c)
     for (std::int64_t d = 0; d <= c; ++d)

@@ -21,8 +21,8 @@ __global__ void products_of_rows(const float* x, std::int64_t rows, std::int64_t
 
 // A thread owns a component of every gridDim.y-th row. Bytes per row: dim * 4 once, 8 of its factor from the caches;
 // flops: 3 per component, in float64.
-__global__ void add_weighted_rows(const float* x, std::int64_t rows, std::int64_t dim, const double* factor,
-                                  FixedPoint fixed, unsigned long long* sums) {
+__global__ void add_weighted_sum(const float* x, std::int64_t rows, std::int64_t dim, const double* factor,
+                                 FixedPoint fixed, unsigned long long* sums) {
   const std::int64_t c = thread_of_grid();
   if (c >= dim) return;
   std::int64_t sum = 0;
@@ -35,8 +35,8 @@ __global__ void add_weighted_rows(const float* x, std::int64_t rows, std::int64_
 // products it sums in the order of the rows. Bytes per row and block: 2 * kGramSide * 4; flops per row and pair: 2, in
 // float64.
 __global__ void __launch_bounds__(kGramSide* kGramSide)
-    add_moments(const float* x, std::int64_t dim, const std::int64_t* groups, std::int64_t count, FixedPoint fixed,
-                unsigned long long* sums) {
+    add_gram(const float* x, std::int64_t dim, const std::int64_t* groups, std::int64_t count, FixedPoint fixed,
+             unsigned long long* sums) {
   if (blockIdx.x > blockIdx.y) return;  // the other triangle
   __shared__ float left[kGramSide][kGramSide], right[kGramSide][kGramSide];
   const int i = static_cast<int>(threadIdx.y), j = static_cast<int>(threadIdx.x);

@@ -8,7 +8,7 @@ namespace {
 
 // A warp owns a row. Reads dim * 4 bytes twice (the second time from L1) and writes them; dim fused operations and
 // divisions in float64.
-__global__ void unit_row(float* x, std::int64_t rows, std::int64_t dim) {
+__global__ void make_unit_rows(float* x, std::int64_t rows, std::int64_t dim) {
   for (std::int64_t i = warp_of_grid(); i < rows; i += warps_of_grid()) {
     float* row = x + i * dim;
     const double norm2 = squared_norm(row, dim);
@@ -21,7 +21,7 @@ __global__ void unit_row(float* x, std::int64_t rows, std::int64_t dim) {
 
 // A warp owns a row. Reads the row once; dim fused operations in float64.
 template <class X>
-__global__ void squared_norm_of_rows(const X* x, std::int64_t rows, std::int64_t dim, double* out) {
+__global__ void squared_norms_of_rows(const X* x, std::int64_t rows, std::int64_t dim, double* out) {
   for (std::int64_t i = warp_of_grid(); i < rows; i += warps_of_grid()) {
     const double norm2 = squared_norm(x + i * dim, dim);
     if (lane_of_warp() == 0) out[i] = norm2;

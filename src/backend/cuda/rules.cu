@@ -12,7 +12,7 @@ namespace seine {
 constexpr std::int64_t kFewRows = 4096;  // a warp for each group of them does not fill a device
 
 void CudaBackend::start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) {
-  with_rule(rule, [&](auto r) { launch(start_rows<decltype(r)>, blocks(rows, kThreads), how, rows, states); });
+  with_rule(rule, [&](auto r) { launch(start_rows<decltype(r)>, blocks(rows, kThreads), how, rows, Places(states)); });
   finish();
 }
 
@@ -29,7 +29,7 @@ class CudaBackend::Applying {
         floor_(floor),
         places_(states),
         met_(on.zeros(1)) {
-    picks_.vectors.x = on.wide_picks(picks_x_, total(), wide_);
+    picks_.vectors.x = on.wide_rows(picks_x_, total(), wide_);
   }
 
   // Where the device is busy anyway, only rows that are behind take part; few rows do not fill it, whichever they are.
@@ -47,8 +47,9 @@ class CudaBackend::Applying {
 
  private:
   std::int64_t total() const { return picks_.vectors.rows; }
-  // Of the first `picks` picks.
-  Active behind(const Active& slice, std::int64_t picks) {
+  // Those of a slice that have not seen the first `picks` picks. Bytes per row: 12 of its key and the picks it has
+  // seen, 8 of the place of its state where that is elsewhere, and 4 written where it is behind.
+  LaunchRows behind(const LaunchRows& slice, std::int64_t picks) {
     on_.with_scratch([&](void* scratch, std::size_t& bytes) {
       return cub::DeviceSelect::If(scratch, bytes, thrust::counting_iterator<std::int32_t>(0), list_.data(),
                                    length_.data(), slice.all, IsBehind{places_, slice.first, picks, floor_},
@@ -57,15 +58,15 @@ class CudaBackend::Applying {
     return {slice.first, slice.all, list_.data(), length_.data()};
   }
 
-  void meet_slice(const Active& slice) {
-    const Active all = behind(slice, total());
+  void meet_slice(const LaunchRows& slice) {
+    const LaunchRows all = behind(slice, total());
     const std::int64_t longest = can_filter() && pays(slice.all, total()) ? longest_lag(all) : 0;
     if (longest == 0) return meet(all, total(), EveryPick{});
     // In blocks of picks, so that rows drop out between them.
     std::int64_t first = total() - longest;
     while (first < total()) {
       const std::int64_t last = std::min(first + kFilterPicks, total());
-      Active block = behind(slice, last);
+      LaunchRows block = behind(slice, last);
       block.all = length_.to_host()[0];
       block.length = nullptr;
       if (pays(block.all, last - first))
@@ -84,7 +85,7 @@ class CudaBackend::Applying {
   }
 
   // By how many picks a row is behind, at most; 0 where blocks of them would have too few rows to pay.
-  std::int64_t longest_lag(const Active& active) {
+  std::int64_t longest_lag(const LaunchRows& active) {
     const Array<unsigned long long> lag = on_.zeros(2);
     on_.launch(measure_lag, blocks(active.all, 16 * kThreads), active, places_, total(), lag.data(), lag.data() + 1);
     const std::vector<unsigned long long> host = lag.to_host();
@@ -93,7 +94,7 @@ class CudaBackend::Applying {
   }
 
   // Rows of a list meet the picks [first, last) of which products say that they may be near enough.
-  void meet_near(const Active& active, std::int64_t first, std::int64_t last) {
+  void meet_near(const LaunchRows& active, std::int64_t first, std::int64_t last) {
     const Field& x = rows_.x;
     const std::int64_t width = last - first, dim = x.dim;
     const std::int64_t at_once = std::min(filter_rows(static_cast<std::int64_t>(x.row_bytes()), width), active.all);
@@ -105,7 +106,7 @@ class CudaBackend::Applying {
     const Array<double> norms2(on_, at_once);
     const Array<float> products(on_, at_once * width);
     for (std::int64_t at = 0; at < active.all; at += at_once) {
-      const Active some{active.first, std::min(active.all - at, at_once), active.list + at};
+      const LaunchRows some{active.first, std::min(active.all - at, at_once), active.list + at};
       with_elements(x, [&](const auto* rows) {
         using X = std::remove_cvref_t<decltype(*rows)>;
         on_.launch(pack_rows<X>, blocks(some.all, kWarps), rows, some, dim, reinterpret_cast<X*>(packed.data()),
@@ -120,7 +121,7 @@ class CudaBackend::Applying {
 
   // Those of the first `count` picks that are chosen.
   template <ChosenPicks Chosen>
-  void meet(const Active& active, std::int64_t count, const Chosen& chosen) {
+  void meet(const LaunchRows& active, std::int64_t count, const Chosen& chosen) {
     Picks picks = picks_;
     picks.vectors.rows = count;
     with_rule(rule_, [&](auto r) {
@@ -153,15 +154,6 @@ class CudaBackend::Applying {
 std::int64_t CudaBackend::apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
                                 const RowStates& states) {
   return picks.vectors.rows == 0 ? 0 : Applying(*this, rule, rows, picks, floor, states).run();
-}
-
-void CudaBackend::compare(const Field& picks, std::int64_t first, std::int64_t last, float* between,
-                          std::int64_t stride) {
-  Array<float> values;
-  const Field wide = wide_picks(picks, last, values);
-  launch(compare_picks, blocks(last, kWarps * kWarpRows), static_cast<const float*>(wide.data), wide.dim, first, last,
-         between, stride);
-  finish();
 }
 
 }  // namespace seine

@@ -10,21 +10,13 @@ namespace {
 // A thread owns a row. Bytes per row: state and key, 8 of what came before, 8 of its number, 4 and 8 where it counts
 // picks and has a weight. Flops: a race draws a clock, a logarithm of about 30.
 template <class Rule>
-__global__ void start_rows(Start how, std::int64_t rows, RowStates out) {
-  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) {
-    const double weight = out.weight ? out.weight[i] : 1;
-    const double before = how.before ? how.before[i] : HUGE_VAL;
-    const typename Rule::State s =
-        Rule::start(before, weight, how.seed, how.purpose, how.global_rows ? how.global_rows[i] : i);
-    static_cast<typename Rule::State*>(out.state)[i] = s;
-    out.key[i] = Rule::key(s, weight);
-    if (out.applied) out.applied[i] = 0;
-  }
+__global__ void start_rows(Start how, std::int64_t rows, Places places) {
+  for (std::int64_t i = thread_of_grid(); i < rows; i += threads_of_grid()) places.start<Rule>(i, how);
 }
 
 // The rows of a launch: all, or those of a list, counted from `first`; how many they are may be known on the device
 // only.
-struct Active {
+struct LaunchRows {
   std::int64_t first, all;
   const std::int32_t* list = nullptr;
   const std::int64_t* length = nullptr;
@@ -43,7 +35,7 @@ struct IsBehind {
 
 // How many pairs of row and pick have yet to meet, and the most of a row. A thread owns a row. Bytes per row: 4 of its
 // number and 4 of the picks it has seen.
-__global__ void measure_lag(Active active, Places places, std::int64_t picks, unsigned long long* pairs,
+__global__ void measure_lag(LaunchRows active, Places places, std::int64_t picks, unsigned long long* pairs,
                             unsigned long long* longest) {
   std::int64_t sum = 0, most = 0;
   for (std::int64_t i = thread_of_grid(); i < active.size(); i += threads_of_grid()) {
@@ -61,7 +53,7 @@ __global__ void measure_lag(Active active, Places places, std::int64_t picks, un
 // Rows one behind the other, as matrix products want them, and their squared norms. A warp owns a row. Bytes per row:
 // its vector twice, and 8; flops: a fused operation in float64 per component.
 template <class X>
-__global__ void pack_rows(const X* x, Active active, std::int64_t dim, X* packed, double* norms2) {
+__global__ void pack_rows(const X* x, LaunchRows active, std::int64_t dim, X* packed, double* norms2) {
   for (std::int64_t i = warp_of_grid(); i < active.size(); i += warps_of_grid()) {
     const X* row = x + active[i] * dim;
     for (std::int64_t c = lane_of_warp(); c < dim; c += kLanes) packed[i * dim + c] = row[c];
@@ -130,7 +122,7 @@ struct RowInHand {
 // first time from memory, then from the caches if they hold it), state and key once; picks come from the caches. Flops
 // per row and pick: 3 per component (2 for products).
 template <class Rule, class X, ChosenPicks Chosen>
-__global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, Active active, Picks picks, Chosen of_launch,
+__global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, LaunchRows active, Picks picks, Chosen of_launch,
                                                         double floor, Places places, unsigned long long* met) {
   const int lane = lane_of_warp();
   const std::int64_t count = picks.vectors.rows, total = active.size();
@@ -165,21 +157,6 @@ __global__ void __launch_bounds__(kThreads) apply_picks(Vectors rows, Active act
   }
   pairs = sum_of_warp(pairs);
   if (lane == 0 && pairs > 0) atomicAdd(met, static_cast<unsigned long long>(pairs));
-}
-
-// A warp owns kWarpRows picks for all later ones in [first, last). Bytes and flops as apply_picks.
-__global__ void __launch_bounds__(kThreads) compare_picks(const float* picks, std::int64_t dim, std::int64_t first,
-                                                          std::int64_t last, float* between, std::int64_t stride) {
-  const int lane = lane_of_warp();
-  for (std::int64_t a = warp_of_grid() * kWarpRows; a < last; a += warps_of_grid() * kWarpRows) {
-    const TileRows<float> rows = neighbours(picks + a * dim, last - a, dim);
-    for (std::int64_t b = a > first ? a : first; b < last; b += kTilePicks) {
-      const float distance2 =
-          tile<SquaredDifference>(rows, neighbours<kTilePicks>(picks + b * dim, last - b, dim), dim);
-      const std::int64_t row = a + lane / kTilePicks, pick = b + lane % kTilePicks;
-      if (row < last && pick < last) between[row * stride + pick] = distance2;
-    }
-  }
 }
 
 }  // namespace

@@ -10,6 +10,8 @@
 
 #include "backend/cuda/cuda_backend.cuh"
 #include "backend/cuda/selection.cuh"
+#include "backend/key_sample.hpp"
+#include "best.hpp"
 
 namespace seine {
 namespace {
@@ -59,10 +61,7 @@ std::vector<Candidate> CudaBackend::top(const double* key, const std::uint8_t* s
       if (static_cast<std::int64_t>(best.size()) >= count || floor == kNoKey) break;
     }
   }
-  const auto kept = std::min(best.size(), static_cast<std::size_t>(count));
-  std::partial_sort(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(kept), best.end(),
-                    [](const Candidate& a, const Candidate& b) { return beats(a, b); });
-  best.resize(kept);
+  keep_best(best, count);
   return best;
 }
 
@@ -108,18 +107,18 @@ std::vector<Candidate> CudaBackend::reaching(double floor, const double* key, co
 }
 
 double CudaBackend::nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) {
-  // Of many rows, some: as many as on the CPU, and the same.
-  const std::int64_t stride = std::max<std::int64_t>(1, rows / kExactRows);
-  const std::int64_t sampled = (rows + stride - 1) / stride, place = (count + stride - 1) / stride;
-  if (place > sampled) return kNoKey;
-  const Array<double> keys(*this, sampled), other(*this, sampled);
-  launch(sample_keys, blocks(sampled, kThreads), key, selectable, sampled, stride, keys.data());
+  const KeySample sample(rows, count);
+  if (sample.place > sample.size) return kNoKey;
+  const Array<double> keys(*this, sample.size), other(*this, sample.size);
+  launch(sample_keys, blocks(sample.size, kThreads), key, selectable, sample.size, sample.stride, keys.data());
+  // Bytes per key, at most: 16 for each digit of its 64 bits, from the caches: less than 2 kExactRows keys, whose launches are
+  // what takes time.
   cub::DoubleBuffer<double> buffer(keys.data(), other.data());
   with_scratch([&](void* scratch, std::size_t& bytes) {
-    return cub::DeviceRadixSort::SortKeysDescending(scratch, bytes, buffer, sampled, 0, 64, stream_);
+    return cub::DeviceRadixSort::SortKeysDescending(scratch, bytes, buffer, sample.size, 0, 64, stream_);
   });
   double nth = 0;
-  copy_out(&nth, buffer.Current() + place - 1, sizeof nth);
+  copy_out(&nth, buffer.Current() + sample.place - 1, sizeof nth);
   return nth;
 }
 

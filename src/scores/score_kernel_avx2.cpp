@@ -1,8 +1,8 @@
 // The score kernels on AVX2, and what needs no vectors.
 #include <immintrin.h>
 
-#include "backend/avx2_mask.hpp"
-#include "backend/score_kernel_blocks.hpp"
+#include "avx2_mask.hpp"
+#include "scores/score_kernel_blocks.hpp"
 
 namespace seine {
 namespace {

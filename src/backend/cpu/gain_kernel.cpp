@@ -1,4 +1,4 @@
-#include "backend/gain_kernel.hpp"
+#include "backend/cpu/gain_kernel.hpp"
 
 #include <immintrin.h>
 
@@ -39,7 +39,7 @@ GainSum sum_gains(const float* dots, const GainRows& rows, std::int64_t count, F
   return {_mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two))), adding};
 }
 
-GainSum bound_gains(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed) {
+GainSum sum_gain_bounds(const float* dots, const GainRows& rows, std::int64_t count, FixedPoint fixed) {
   // What the difference may lose in float32 is added to it, two units to what is left after rounding down: a gain is
   // the difference of two rounded values.
   const __m256d scale = _mm256_set1_pd((1 + 0x1p-22) / fixed.unit());

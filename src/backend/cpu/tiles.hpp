@@ -5,12 +5,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "backend/workers.hpp"
 #include "seine/stop.hpp"
+#include "workers.hpp"
 
 namespace seine {
 
-inline constexpr std::int64_t kTileRows = 256;  // not those of Ownership, which fingerprints depend on
+inline constexpr std::int64_t kRowsOfThread = 256;  // that it takes at a time
 // Picks that meet the rows of a tile together: few, so that they stay in the first-level cache.
 inline constexpr std::int64_t kPickChunk = 8;
 
@@ -22,7 +22,7 @@ inline RowPointers pointers(const float* rows, std::int64_t count, std::int64_t 
   return out;
 }
 
-// How many rows of `dim` values make about `bytes`.
+// How many rows of `row_bytes` each make about `bytes`.
 inline std::int64_t rows_in(std::int64_t bytes, std::int64_t row_bytes, std::int64_t least, std::int64_t most) {
   return std::clamp(bytes / std::max<std::int64_t>(row_bytes, 1), least, most);
 }
@@ -42,7 +42,7 @@ void for_tiles(Workers& workers, std::int64_t rows, std::int64_t tile, const Wor
 }
 template <class Work>
 void for_tiles(Workers& workers, std::int64_t rows, const Work& work) {
-  for_tiles(workers, rows, kTileRows, work);
+  for_tiles(workers, rows, kRowsOfThread, work);
 }
 
 }  // namespace seine

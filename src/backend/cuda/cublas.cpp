@@ -1,4 +1,4 @@
-#include "backend/cublas.hpp"
+#include "backend/cuda/cublas.hpp"
 
 #include <utility>
 

@@ -1,5 +1,5 @@
 // The row kernels on AVX-512; compiled with its flags, called only where the processor has it.
-#include "backend/row_kernel_blocks.hpp"
+#include "backend/cpu/row_kernel_blocks.hpp"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
@@ -69,12 +69,12 @@ struct Double8 {
 
 const RowKernels* row_kernels_avx512() {
   static constexpr RowKernels kKernels{"AVX-512",
-                                       meet<Distance2, Float16, 4, 4, float, const float*>,
-                                       meet<Distance2, Float16, 4, 4, float, const float* const*>,
-                                       meet<Dot, Float16, 4, 4, float, const float*>,
+                                       meet<SquaredDifference, Float16, 4, 4, float, const float*>,
+                                       meet<SquaredDifference, Float16, 4, 4, float, const float* const*>,
+                                       meet<Product, Float16, 4, 4, float, const float*>,
                                        meet_panels<Float16, Order::canonical>,
                                        meet_panels<Float16, Order::of_components>,
-                                       meet<Dot, Double8, 4, 4, float, const double*>};
+                                       meet<Product, Double8, 4, 4, float, const double*>};
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") ? &kKernels : nullptr;
 }

@@ -8,22 +8,23 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "backend/row_kernel.hpp"
+#include "backend/cpu/row_kernel.hpp"
 #include "seine/row_math.hpp"
 
 namespace seine {
 namespace {
 
-struct Dot {
+// What one component adds to a lane: the terms of canonical_dot and canonical_distance2.
+struct Product {
   template <class V>
-  static inline auto step(typename V::Register x, typename V::Register y, typename V::Register sum) {
+  static inline auto add(typename V::Register x, typename V::Register y, typename V::Register sum) {
     return V::fma(x, y, sum);
   }
 };
 
-struct Distance2 {
+struct SquaredDifference {
   template <class V>
-  static inline auto step(typename V::Register x, typename V::Register y, typename V::Register sum) {
+  static inline auto add(typename V::Register x, typename V::Register y, typename V::Register sum) {
     const auto difference = V::subtract(x, y);
     return V::fma(difference, difference, sum);
   }
@@ -59,7 +60,7 @@ inline const Value* const* picks_from(const Value* const* picks, std::int64_t fi
   return picks + first;
 }
 
-template <class Op, class V, int R, int P, class X, class Y>
+template <class Term, class V, int R, int P, class X, class Y>
 inline Block<V, R, P> slice(const X* const* x, Y y, std::int64_t dim, int first_lane) {
   Block<V, R, P> block;
   for (int r = 0; r < R; ++r)
@@ -70,7 +71,7 @@ inline Block<V, R, P> slice(const X* const* x, Y y, std::int64_t dim, int first_
     for (int r = 0; r < R; ++r) xs[r] = V::load(x[r] + c);
     for (int p = 0; p < P; ++p) {
       const auto ys = V::load(pick_at(y, p, dim) + c);
-      for (int r = 0; r < R; ++r) block.sum[r][p] = Op::template step<V>(xs[r], ys, block.sum[r][p]);
+      for (int r = 0; r < R; ++r) block.sum[r][p] = Term::template add<V>(xs[r], ys, block.sum[r][p]);
     }
   }
   if (c < dim) {
@@ -79,7 +80,7 @@ inline Block<V, R, P> slice(const X* const* x, Y y, std::int64_t dim, int first_
     for (int r = 0; r < R; ++r) xs[r] = V::load(x[r] + c, lanes);
     for (int p = 0; p < P; ++p) {
       const auto ys = V::load(pick_at(y, p, dim) + c, lanes);
-      for (int r = 0; r < R; ++r) block.sum[r][p] = Op::template step<V>(xs[r], ys, block.sum[r][p]);
+      for (int r = 0; r < R; ++r) block.sum[r][p] = Term::template add<V>(xs[r], ys, block.sum[r][p]);
     }
   }
   return block;
@@ -87,21 +88,21 @@ inline Block<V, R, P> slice(const X* const* x, Y y, std::int64_t dim, int first_
 
 // The slices first, first + stride, ... folded as row_math.hpp pairs them: the slice with the one half of all lanes
 // away.
-template <class Op, class V, int R, int P, int Slices, class X, class Y>
+template <class Term, class V, int R, int P, int Slices, class X, class Y>
 inline Block<V, R, P> slices(const X* const* x, Y y, std::int64_t dim, int first, int stride) {
   if constexpr (Slices == 1) {
-    return slice<Op, V, R, P>(x, y, dim, first * V::kWidth);
+    return slice<Term, V, R, P>(x, y, dim, first * V::kWidth);
   } else {
-    Block<V, R, P> even = slices<Op, V, R, P, Slices / 2>(x, y, dim, first, 2 * stride);
+    Block<V, R, P> even = slices<Term, V, R, P, Slices / 2>(x, y, dim, first, 2 * stride);
     if ((first + stride) * V::kWidth < dim)  // else those lanes are empty, and adding zeros changes nothing
-      even.add(slices<Op, V, R, P, Slices / 2>(x, y, dim, first + stride, 2 * stride));
+      even.add(slices<Term, V, R, P, Slices / 2>(x, y, dim, first + stride, 2 * stride));
     return even;
   }
 }
 
-template <class Op, class V, int R, int P, class X, class Y>
+template <class Term, class V, int R, int P, class X, class Y>
 inline void meet_block(const X* const* x, Y y, std::int64_t dim, typename V::Value* out, std::int64_t stride) {
-  const Block<V, R, P> block = slices<Op, V, R, P, kLanes / V::kWidth>(x, y, dim, 0, 1);
+  const Block<V, R, P> block = slices<Term, V, R, P, kLanes / V::kWidth>(x, y, dim, 0, 1);
   if constexpr (R == 4 && P == 1) {
     if (stride == 1) {
       const typename V::Register sums[R] = {block.sum[0][0], block.sum[1][0], block.sum[2][0], block.sum[3][0]};
@@ -118,7 +119,7 @@ inline void meet_block(const X* const* x, Y y, std::int64_t dim, typename V::Val
 }
 
 // A few picks stay in the first-level cache while all rows pass by.
-template <class Op, class V, int R, int P, class X, class Y>
+template <class Term, class V, int R, int P, class X, class Y>
 void meet(const X* const* rows, std::int64_t count, Y picks, std::int64_t pick_count, std::int64_t dim,
           typename V::Value* out) {
   std::int64_t p = 0;
@@ -126,8 +127,8 @@ void meet(const X* const* rows, std::int64_t count, Y picks, std::int64_t pick_c
     std::int64_t r = 0;
     const Y some = picks_from(picks, p, dim);
     for (; r + R <= count; r += R)
-      meet_block<Op, V, R, Width>(rows + r, some, dim, out + r * pick_count + p, pick_count);
-    for (; r < count; ++r) meet_block<Op, V, 1, Width>(rows + r, some, dim, out + r * pick_count + p, pick_count);
+      meet_block<Term, V, R, Width>(rows + r, some, dim, out + r * pick_count + p, pick_count);
+    for (; r < count; ++r) meet_block<Term, V, 1, Width>(rows + r, some, dim, out + r * pick_count + p, pick_count);
     p += Width;
   };
   while (p + P <= pick_count) band.template operator()<P>();

@@ -1,5 +1,5 @@
 // The score kernels on AVX-512; compiled with its flags, called only where the processor has it.
-#include "backend/score_kernel_blocks.hpp"
+#include "scores/score_kernel_blocks.hpp"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 

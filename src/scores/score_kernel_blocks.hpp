@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "backend/score_kernel.hpp"
+#include "scores/score_kernel.hpp"
 #include "seine/row_math.hpp"
 
 namespace seine {

@@ -1,4 +1,4 @@
-#include "scorer.hpp"
+#include "scores/scorer.hpp"
 
 #include <algorithm>
 

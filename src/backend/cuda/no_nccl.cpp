@@ -1,5 +1,5 @@
 // In the place of nccl.cpp where nccl.h was not found.
-#include "backend/nccl.hpp"
+#include "backend/cuda/nccl.hpp"
 #include "seine/error.hpp"
 
 namespace seine {

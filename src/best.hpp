@@ -3,11 +3,19 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "seine/order.hpp"
 
 namespace seine {
+
+// Keeps the `count` best, best first.
+inline void keep_best(std::vector<Candidate>& candidates, std::int64_t count) {
+  const auto kept = std::clamp<std::int64_t>(count, 0, static_cast<std::int64_t>(candidates.size()));
+  std::partial_sort(candidates.begin(), candidates.begin() + kept, candidates.end(), beats);
+  candidates.resize(static_cast<std::size_t>(kept));
+}
 
 class Best {
  public:

@@ -1,8 +1,8 @@
 // The row kernels on AVX2, the floor of every processor that we run on.
 #include <immintrin.h>
 
-#include "backend/avx2_mask.hpp"
-#include "backend/row_kernel_blocks.hpp"
+#include "avx2_mask.hpp"
+#include "backend/cpu/row_kernel_blocks.hpp"
 
 namespace seine {
 namespace {
@@ -62,12 +62,12 @@ struct Double4 {
 
 const RowKernels& row_kernels_avx2() {
   static constexpr RowKernels kKernels{"AVX2",
-                                       meet<Distance2, Float8, 2, 4, float, const float*>,
-                                       meet<Distance2, Float8, 2, 4, float, const float* const*>,
-                                       meet<Dot, Float8, 2, 4, float, const float*>,
+                                       meet<SquaredDifference, Float8, 2, 4, float, const float*>,
+                                       meet<SquaredDifference, Float8, 2, 4, float, const float* const*>,
+                                       meet<Product, Float8, 2, 4, float, const float*>,
                                        meet_panels<Float8, Order::canonical>,
                                        meet_panels<Float8, Order::of_components>,
-                                       meet<Dot, Double4, 2, 4, float, const double*>};
+                                       meet<Product, Double4, 2, 4, float, const double*>};
   return kKernels;
 }
 
@@ -101,7 +101,7 @@ void to_panels(const float* const* rows, std::int64_t count, std::int64_t dim, f
 
 double wide_dot(const double* x, const double* y, std::int64_t dim) {
   double out = 0;
-  meet<Dot, Double4, 1, 1, double, const double*>(&x, 1, y, 1, dim, &out);
+  meet<Product, Double4, 1, 1, double, const double*>(&x, 1, y, 1, dim, &out);
   return out;
 }
 

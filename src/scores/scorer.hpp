@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "backend/score_kernel.hpp"
-#include "engines/best.hpp"
+#include "best.hpp"
+#include "scores/score_kernel.hpp"
 #include "seine/pool_files.hpp"
 #include "seine/roles.hpp"
 

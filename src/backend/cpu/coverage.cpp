@@ -1,13 +1,13 @@
-#include "backend/gains.hpp"
-
+// Facility location: similarities of ground rows and candidates.
 #include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <vector>
 
-#include "backend/gain_kernel.hpp"
-#include "backend/row_kernel.hpp"
-#include "backend/tiles.hpp"
+#include "backend/cpu/cpu_backend.hpp"
+#include "backend/cpu/gain_kernel.hpp"
+#include "backend/cpu/row_kernel.hpp"
+#include "backend/cpu/tiles.hpp"
 
 namespace seine {
 namespace {
@@ -49,7 +49,7 @@ class GroundTile {
   void meet_shadows(const float* candidates, std::int64_t many) {
     row_kernels().shadow_dots(panels_.data(), rows_, candidates, many, dim_, dots_.data());
   }
-  GainSum bound(std::int64_t p) const { return bound_gains(dots_.data() + p * rows_, rows(), rows_, fixed_); }
+  GainSum gain_bound(std::int64_t p) const { return sum_gain_bounds(dots_.data() + p * rows_, rows(), rows_, fixed_); }
   std::int64_t find_above(std::int64_t p, std::int32_t* found) const {
     return seine::find_above(dots_.data() + p * rows_, above_.data(), rows_, found);
   }
@@ -145,7 +145,7 @@ class ListWriter {
 template <class Work>
 void share_ground(Workers& workers, const Field& ground, const Band& band, const Work& work) {
   share_tiles(workers, band.count,
-              in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kTileRows)),
+              in_panels(rows_in(1 << 17, static_cast<std::int64_t>(ground.row_bytes()), 1, kRowsOfThread)),
               [&](std::int64_t first, std::int64_t last, int thread) {
                 if (stop_signal() == 0) work(first, last, thread);
               });
@@ -176,26 +176,26 @@ void meet_ground(Workers& workers, const Field& ground, const Band& band, const 
 
 }  // namespace
 
-void add_gains(Workers& workers, const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
-               const Field& candidates, std::int64_t count, std::int64_t* gains) {
-  SumsOfThreads sums(workers.threads(), count);
-  meet_ground(workers, ground, band, weight, fixed, candidates, count,
+void CpuBackend::gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed,
+                       const Field& candidates, std::int64_t count, std::int64_t* gains) {
+  SumsOfThreads sums(workers_.threads(), count);
+  meet_ground(workers_, ground, band, weight, fixed, candidates, count,
               [&](GroundTile& tile, std::int64_t candidate, std::int64_t place, int thread) {
                 sums.of(thread)[candidate] += tile.gain(place, false).gain;
               });
   sums.add_to(gains);
 }
 
-std::int64_t add_first_gains(Workers& workers, const Field& ground, const Band& all, const double* weight,
-                             FixedPoint fixed, const Field& candidates, const ShadowFields& shadows,
-                             std::span<Near* const> lists, std::int64_t room, std::int64_t* gains, std::int64_t* near) {
+std::int64_t CpuBackend::first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
+                                     const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
+                                     std::int64_t room, std::int64_t* gains, std::int64_t* near) {
   const auto count = static_cast<std::int64_t>(lists.size());
   const ListWriter writer(lists, room, near);
-  SumsOfThreads sums(workers.threads(), count);
+  SumsOfThreads sums(workers_.threads(), count);
   std::atomic<std::int64_t> met = 0;
   if (shadows.ground.dim > 0) {
     const auto* y = static_cast<const float*>(candidates.data);
-    share_ground(workers, ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
+    share_ground(workers_, ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
       ScreenedTile tile(ground, all, weight, fixed, first, last);
       GroundTile screen(shadows.ground, all, first, last, weight, fixed);
       meet_tile<&GroundTile::meet_shadows>(
@@ -207,7 +207,7 @@ std::int64_t add_first_gains(Workers& workers, const Field& ground, const Band& 
       met += tile.met();
     });
   } else {
-    meet_ground(workers, ground, all, weight, fixed, candidates, count,
+    meet_ground(workers_, ground, all, weight, fixed, candidates, count,
                 [&](GroundTile& tile, std::int64_t candidate, std::int64_t place, int thread) {
                   const bool wanted = writer.wants(candidate);
                   const GainSum sum = tile.gain(place, wanted);
@@ -220,14 +220,14 @@ std::int64_t add_first_gains(Workers& workers, const Field& ground, const Band& 
   return met;
 }
 
-void add_gain_bounds(Workers& workers, const ShadowFields& shadows, const Band& all, const double* weight,
-                     FixedPoint fixed, std::int64_t count, std::int64_t* bounds, std::int64_t* near) {
-  SumsOfThreads sums(workers.threads(), count), adding(workers.threads(), count);
-  share_ground(workers, shadows.ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
+void CpuBackend::gain_bounds(const ShadowFields& shadows, const Band& all, const double* weight, FixedPoint fixed,
+                             std::int64_t count, std::int64_t* bounds, std::int64_t* near) {
+  SumsOfThreads sums(workers_.threads(), count), adding(workers_.threads(), count);
+  share_ground(workers_, shadows.ground, all, [&](std::int64_t first, std::int64_t last, int thread) {
     GroundTile tile(shadows.ground, all, first, last, weight, fixed);
     meet_tile<&GroundTile::meet_shadows>(tile, shadows.candidates, count,
                                          [&](std::int64_t candidate, std::int64_t place) {
-                                           const GainSum sum = tile.bound(place);
+                                           const GainSum sum = tile.gain_bound(place);
                                            sums.of(thread)[candidate] += sum.gain;
                                            adding.of(thread)[candidate] += static_cast<double>(sum.adding);
                                          });
@@ -236,12 +236,12 @@ void add_gain_bounds(Workers& workers, const ShadowFields& shadows, const Band& 
   adding.add_to(near);
 }
 
-void gains_of_lists(Workers& workers, std::span<Near* const> lists, const float* best, const double* weight,
-                    FixedPoint fixed, std::int64_t* near, std::int64_t* gains) {
+void CpuBackend::listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
+                              std::int64_t* near, std::int64_t* gains) {
   const auto count = static_cast<std::int64_t>(lists.size());
   constexpr std::int64_t kEntries = 1 << 14;  // less is not worth waking a thread
   const bool small = std::accumulate(near, near + count, std::int64_t{0}) < kEntries;
-  for_tiles(workers, count, small ? count : 4, [&](std::int64_t first, std::int64_t last) {
+  for_tiles(workers_, count, small ? count : 4, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t j = first; j < last; ++j) {
       const GainSum sum = sum_listed_gains(lists[j], near[j], best, weight, fixed);
       gains[j] = static_cast<std::int64_t>(sum.gain);
@@ -250,11 +250,14 @@ void gains_of_lists(Workers& workers, std::span<Near* const> lists, const float*
   });
 }
 
-void raise_coverage(Workers& workers, const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count,
-                    float* best) {
+void CpuBackend::raise_listed(const Near* list, std::int64_t length, float* best) {
+  for (std::int64_t k = 0; k < length; ++k) best[list[k].row] = std::max(best[list[k].row], list[k].similarity);
+}
+
+void CpuBackend::raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) {
   const auto* x = static_cast<const float*>(ground.data);
   const auto* y = static_cast<const float*>(picks.data);
-  for_tiles(workers, rows, [&](std::int64_t first, std::int64_t last) {
+  for_tiles(workers_, rows, [&](std::int64_t first, std::int64_t last) {
     const RowPointers tile = pointers(x + first * ground.dim, last - first, ground.dim);
     std::vector<float> all_dots(tile.size() * kPickChunk);
     for (std::int64_t chunk = 0; chunk < count; chunk += kPickChunk) {

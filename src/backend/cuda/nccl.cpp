@@ -1,4 +1,4 @@
-#include "backend/nccl.hpp"
+#include "backend/cuda/nccl.hpp"
 
 #include <nccl.h>
 
