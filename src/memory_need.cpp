@@ -52,7 +52,10 @@ std::int64_t bytes_of_block(const PoolShape& shape, const Wanted& wanted) {
 }
 
 MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Wanted& wanted) {
-  const std::int64_t row_bytes = stored_row_bytes(row_format(shape, wanted));
+  const RowFormat format = row_format(shape, wanted);
+  const std::int64_t row_bytes = stored_row_bytes(format);
+  // Picks meet rows as float32, however they are stored.
+  const std::int64_t widened = format.type == Element::f16 ? wanted.batch * format.dim * 4 : 0;
   const std::int64_t fetched = rows_of_round(wanted.batch);
   const std::int64_t round = std::min(fetched, RowStore::kFewestRows) * (row_bytes + 64);
   constexpr std::int64_t kDraws = 30;  // of a row, while random batches are drawn
@@ -60,7 +63,7 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
   const std::int64_t copied = own_share(wanted.copied_rows, own_rows, shape);
   const std::int64_t sampled = own_share(wanted.sampled_rows, own_rows, shape);
   const std::int64_t selecting = own_rows * wanted.state.of_row + wanted.state.beside +
-                                 wanted.batch * (row_bytes + 64) + 5 * round + copied * columns;
+                                 wanted.batch * (row_bytes + 64) + widened + 5 * round + copied * columns;
   const std::int64_t certifying = own_rows * kDraws + copied * columns + 4 * round;
   MemoryNeed need;
   constexpr std::int64_t kHashedAtOnce = 1 << 24;
@@ -76,7 +79,7 @@ MemoryNeed memory_need(const PoolShape& shape, std::int64_t own_rows, const Want
                  (copied + 2 * sampled + 5 * std::max<std::int64_t>(fetched - RowStore::kFewestRows, 0)) * row_bytes;
   if (!wanted.embeddings) need.vectors = 0;
   if (wanted.regrouped) need.moving = need.vectors;
-  if (need.vectors > 0) need.streaming = own_rows * RowStore::kBytesPerRow + fewest_streamed(row_format(shape, wanted));
+  if (need.vectors > 0) need.streaming = own_rows * RowStore::kBytesPerRow + fewest_streamed(format);
   return need;
 }
 

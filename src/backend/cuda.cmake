@@ -37,9 +37,13 @@ endif()
 
 # NCCL is loaded at run time, too; of it only the header is needed here.
 find_path(SEINE_NCCL_INCLUDE_DIR nccl.h HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-set(seine_nccl_source src/backend/cuda/no_nccl.cpp)
 if(SEINE_NCCL_INCLUDE_DIR)
   set(seine_nccl_source src/backend/cuda/nccl.cpp)
+  set(seine_nccl "with NCCL")
+else()
+  set(seine_nccl_source src/backend/cuda/no_nccl.cpp)
+  set(seine_nccl "without NCCL")
+  message(STATUS "CUDA plug-in: no nccl.h (SEINE_NCCL_INCLUDE_DIR), so rows of other ranks will go through the host")
 endif()
 
 add_library(seine_cuda MODULE ${seine_nccl_source}
@@ -58,7 +62,7 @@ endif()
 string(REPLACE ";" " " seine_cuda_architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(seine_cuda PRIVATE
   SEINE_VERSION="${PROJECT_VERSION}"
-  SEINE_CUDA_BUILD="CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${seine_cuda_architectures}")
+  SEINE_CUDA_BUILD="CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${seine_cuda_architectures}, ${seine_nccl}")
 # Contraction off: a fused operation happens where it is written and nowhere else, as on the host.
 target_compile_options(seine_cuda PRIVATE
   "$<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;SHELL:-Xcompiler -Wall,-Wextra,-ffp-contract=off>"

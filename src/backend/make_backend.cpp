@@ -10,6 +10,7 @@
 #include <system_error>
 #include <vector>
 
+#include "atomic_file.hpp"
 #include "backend/checked.hpp"
 #include "backend/cpu/cpu_backend.hpp"
 #include "backend/plugin.hpp"
@@ -83,7 +84,7 @@ std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options, std::s
     why = "device cuda: " + backend->describe();
     return backend;
   } catch (const Error& error) {
-    throw Error(error.code(), std::string("--device cuda: ") + error.what());
+    throw Error(error.code(), "--device cuda: " + host_name() + ": " + error.what());
   }
 }
 

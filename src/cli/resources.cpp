@@ -198,7 +198,7 @@ std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, 
   const DeviceMemory memory = comm.agree([&] { return backend->memory(); });
   const int sharers = count_sharers(comm, memory);
   request.device_gib = own_device_gib(memory, sharers, given);
-  if (request.device == "auto" && comm.max(memory.total) > 0) {
+  if (request.device == "auto" && comm.max(memory.total > 0 ? 1 : 0) > 0) {
     std::string fault = rank_without_gpu(comm, request.device_gib, why);
     if (!fault.empty()) {
       backend.reset();

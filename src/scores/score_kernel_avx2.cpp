@@ -128,12 +128,18 @@ void ExactScores::entropies(const double* p, std::int64_t rows, std::int64_t cla
 
 void ExactScores::operator()(ScoreKind kind, const double* p, std::int64_t rows, std::int64_t passes,
                              std::int64_t classes, float* out) {
-  if (kind == ScoreKind::least_confidence || kind == ScoreKind::margin) {
-    with_score(kind, [&](auto score) {
-      const double* mean = means(p, rows, passes, classes);
-      for (std::int64_t i = 0; i < rows; ++i) out[i] = static_cast<float>(score(mean + i * classes, 1, classes));
-    });
-    return;
+  const auto of_means = [&](auto score) {
+    const double* mean = means(p, rows, passes, classes);
+    for (std::int64_t i = 0; i < rows; ++i) out[i] = static_cast<float>(score(mean + i * classes, 1, classes));
+  };
+  switch (kind) {
+    case ScoreKind::least_confidence:
+      return of_means(LeastConfidence{});
+    case ScoreKind::margin:
+      return of_means(Margin{});
+    case ScoreKind::entropy:
+    case ScoreKind::bald:
+      break;
   }
   // Few rows at a time stay in the cache.
   const std::int64_t step = std::clamp<std::int64_t>(4096 / (passes * classes), 1, 256);

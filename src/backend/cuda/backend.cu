@@ -41,13 +41,26 @@ Exit exit_of(cudaError_t fault) {
   }
 }
 
+// What the runtime's own text leaves open: without a driver it speaks of its version, too.
+std::string driver_and_toolkit() {
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  const auto version = [](int number) {
+    return "CUDA " + std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+  };
+  return driver == 0 ? "there is no driver: no libcuda.so.1"
+                     : "the driver is for " + version(driver) + ", this was built with " + version(CUDART_VERSION);
+}
+
 // Makes the device of `local_rank` the calling thread's, and says which; Error 69 where there is none that runs our
 // code.
 int use_device(int local_rank) {
   const auto usable = [](cudaError_t fault) {
     if (fault == cudaSuccess) return;
     cudaGetLastError();
-    throw Error(Exit::no_device, cudaGetErrorString(fault));
+    std::string text = cudaGetErrorString(fault);
+    if (fault == cudaErrorInsufficientDriver) text += " (" + driver_and_toolkit() + ")";
+    throw Error(Exit::no_device, text);
   };
   int devices = 0;
   usable(cudaGetDeviceCount(&devices));

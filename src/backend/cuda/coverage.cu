@@ -20,7 +20,7 @@ class CudaBackend::Gaining {
   Gaining(CudaBackend& on, FixedPoint fixed, const Field& candidates, std::int64_t count)
       : on_(on), fixed_(fixed), candidates_(candidates), count_(count), sums_(on.zeros(count)), met_(on.zeros(1)) {}
 
-  // Rows of a band, packed.
+  // Rows of a band, one behind the other but for meet_packed.
   struct Ground {
     Field rows;
     Band band;
@@ -43,6 +43,24 @@ class CudaBackend::Gaining {
                static_cast<const float*>(ground.rows.data), ground.band, ground.weight, fixed_,
                static_cast<const float*>(candidates_.data), count_, candidates_.dim, chosen, sums_.data(),
                lists_.empty() ? nullptr : lists_.data(), room_, near_.empty() ? nullptr : near_.data(), met_.data());
+  }
+
+  // The same of a band whose rows lie anywhere: packed, some at a time.
+  void meet_packed(const Ground& ground) {
+    const Band& b = ground.band;
+    const std::int64_t row_bytes = static_cast<std::int64_t>(ground.rows.row_bytes());
+    const std::int64_t at_once = std::min(std::max<std::int64_t>(kPackedBytes / row_bytes, 1), b.count);
+    const Array<float> rows(on_, at_once * ground.rows.dim);
+    Array<double> weights;
+    if (ground.weight) weights = Array<double>(on_, at_once);
+    for (std::int64_t first = 0; first < b.count; first += at_once) {
+      const std::int64_t count = std::min(at_once, b.count - first);
+      on_.move_items(ground.rows.data, ground.rows.row_bytes(), b.rows + first, count, rows.data());
+      if (ground.weight) on_.move_items(ground.weight, sizeof(double), b.rows + first, count, weights.data());
+      const Field packed{rows.data(), ground.rows.type, ground.rows.dim};
+      meet({packed, {count, nullptr, b.above + first, b.below ? b.below + first : nullptr}, weights.data()},
+           EveryRow{});
+    }
   }
 
   // The same with lists.
@@ -91,21 +109,11 @@ void CudaBackend::gains(const Field& ground, const Band& band, const double* wei
                         const Field& candidates, std::int64_t count, std::int64_t* gains) {
   if (count == 0) return;
   expect_float32(ground, candidates);
-  const auto* rows = static_cast<const float*>(ground.data);
-  Array<float> some;  // the rows of the band and their weights, one behind the other
-  Array<double> weights;
-  if (band.rows) {
-    some = Array<float>(*this, band.count * ground.dim);
-    move_items(ground.data, ground.row_bytes(), band.rows, band.count, some.data());
-    rows = some.data();
-    if (weight) {
-      weights = Array<double>(*this, band.count);
-      move_items(weight, sizeof(double), band.rows, band.count, weights.data());
-      weight = weights.data();
-    }
-  }
   Gaining gaining(*this, fixed, candidates, count);
-  gaining.meet({{rows, ground.type, ground.dim}, band, weight}, EveryRow{});
+  if (band.rows)
+    gaining.meet_packed({ground, band, weight});
+  else
+    gaining.meet({ground, band, weight}, EveryRow{});
   gaining.add_to(gains);
 }
 

@@ -20,6 +20,8 @@ static_assert(kWarpRows * kTilePicks == kLanes);
 
 // Rows that scratch memory is taken for at a time.
 inline constexpr std::int64_t kScratchRows = 1 << 22;
+// Rows that lie apart are packed in so many bytes.
+inline constexpr std::int64_t kPackedBytes = 64 << 20;
 
 // Blocks of a launch.
 struct Grid {
