@@ -111,5 +111,14 @@ TEST_F(Gpu, ManyRowsAreThoseOfTheCpu) {
   expect_same(pool, pool, represent);
 }
 
+// So many values that products by cuBLAS pay, where the device has it.
+TEST_F(Gpu, RowsAndPicksThatProductsRuleOutAreThoseOfTheCpu) {
+  const SharedFolder folder(world());
+  const Scenario scenario{.pool = random_pool(60'000, 512, 2, 0, 11), .storage = {.x = Dtype::f16}};
+  const PoolRequest pool = share_scenario(world(), scenario, folder);
+  for (const char* name : {"k_center", "k_means_pp"}) expect_same(pool, pool, request_for(name, 700, 12));
+  expect_same(pool, pool, request_for("facility_location", 20, 12));
+}
+
 }  // namespace
 }  // namespace seine::test

@@ -176,13 +176,18 @@ TEST(Killed, AtARandomMomentAndStartedAgain) {
 TEST(Killed, InALongFirstPass) {
   const Site site;
   const Words words = site.slow({"--checkpoint-every", "0.05"});
-  Launched run(2, words);
-  Frozen(run, 2, site.path("checkpoint.previous")).send(0, SIGKILL);
-  EXPECT_NE(run.wait().code, 0);
-  const Ended resumed = launch(1, words, 60);
-  EXPECT_TRUE(std::regex_search(resumed.err, std::regex("going on from [^ ]*: [0-9]+ picks? and [0-9]+ gains")))
-      << resumed.err;
-  expect_done(resumed, digest_in(launch(1, site.fast())), site);
+  const std::string digest = digest_in(launch(1, site.fast()));
+  bool had_gains = false;
+  for (int n = 0; n < 5 && !had_gains; ++n) {  // on a busy machine the pass may be over before it is noticed
+    fs::remove(site.path("batch.json"));
+    Launched run(2, words);
+    Frozen(run, 2, site.path("checkpoint.previous")).send(0, SIGKILL);
+    EXPECT_NE(run.wait().code, 0);
+    const Ended resumed = launch(1, words, 60);
+    had_gains = std::regex_search(resumed.err, std::regex("going on from [^ ]*: [0-9]+ picks? and [0-9]+ gains"));
+    expect_done(resumed, digest, site);
+  }
+  EXPECT_TRUE(had_gains);
 }
 
 // The output is renamed first, then the checkpoint goes: a run that is killed between them does its end again.

@@ -14,11 +14,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 device=cuda quick=() libraries="" build=build/gpu_check data=""
 while (($#)); do
+  if [[ $1 == --device || $1 == --libraries || $1 == --build || $1 == --data ]] && (($# < 2)); then
+    echo "gpu_check.sh: $1 wants a value; see --help" >&2
+    exit 64
+  fi
   case $1 in
     -h | --help) sed -n '2,/^set/s/^# \?//p' tools/gpu_check.sh; exit 0 ;;
     --device) device=$2; shift ;;
     --quick) quick=(--quick) ;;
-    --libraries) libraries=$(realpath "$2"); shift ;;
+    --libraries)
+      [[ -e $2/lib/openmpi.environment ]] || { echo "gpu_check.sh: $2 is no folder of tools/gpu_libraries.sh" >&2; exit 66; }
+      libraries=$(realpath "$2")
+      shift
+      ;;
     --build) build=$2; shift ;;
     --data) data=$2; shift ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 64 ;;
@@ -26,11 +34,28 @@ while (($#)); do
   shift
 done
 [[ $device == cuda || $device == cpu ]] || { echo "gpu_check.sh: --device is cuda or cpu" >&2; exit 64; }
+if [[ $device == cuda ]]; then # before minutes go into a build
+  python3 - <<'END' || exit 69
+import ctypes, sys
+try:
+    driver = ctypes.CDLL("libcuda.so.1")
+except OSError as error:
+    sys.exit(f"gpu_check.sh: there is no driver: {error}")
+text = ctypes.c_char_p()
+if fault := driver.cuInit(0):
+    driver.cuGetErrorString(fault, ctypes.byref(text))
+    sys.exit(f"gpu_check.sh: {text.value.decode() if text.value else fault}")
+END
+  nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc) # cuBLAS lies beside it, where the loader may not look
+  toolkit=$(dirname "$(dirname "$(realpath "$nvcc")")")
+  export LD_LIBRARY_PATH=$toolkit/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+fi
 mkdir -p "$build"
 build=$(realpath "$build")
 readonly limit=470 # seconds for everything
 
-configuration=(-S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DSEINE_BENCH=ON)
+configuration=(-S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DSEINE_BENCH=ON)
+command -v ninja >/dev/null && configuration+=(-G Ninja)
 [[ $device == cuda ]] && configuration+=(-DSEINE_CUDA=ON)
 if [[ -n $libraries ]]; then
   source "$libraries/lib/openmpi.environment"
@@ -52,7 +77,7 @@ kernels=seine_bench_kernels
 
 echo "seine: building in $build" >&2
 log=$build/build.txt
-if ! { cmake "${configuration[@]}" && cmake --build "$build" --target seine gpu_tests $kernels; } >"$log" 2>&1; then
+if ! { cmake "${configuration[@]}" && cmake --build "$build" --parallel "$(nproc)" --target seine gpu_tests $kernels; } >"$log" 2>&1; then
   tail -n 40 "$log" >&2
   echo "seine: stopped: the build failed; the whole of its output is in $log" >&2
   exit 70

@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/packages.sh
 if (($# != 1)) || [[ $1 == -* ]]; then
   sed -n '2,/^set/s/^# \?//p' tools/gpu_libraries.sh
+  [[ ${1:-} == -h || ${1:-} == --help ]] && exit 0
   exit 64
 fi
 need_packages "${build_packages[@]}" "${bench_packages[@]}"
@@ -85,7 +86,7 @@ export OPAL_PREFIX=$libraries OPAL_BINDIR=$libraries/bin OPAL_LIBDIR=$libraries/
 export OPAL_PKGLIBDIR=$libraries/lib/x86_64-linux-gnu/openmpi/lib/openmpi3 OPAL_DATADIR=$libraries/share
 export OPAL_PKGDATADIR=$libraries/share/openmpi OPAL_SYSCONFDIR=$libraries/lib PMIX_INSTALL_PREFIX=$libraries/lib/x86_64-linux-gnu/pmix2
 # One machine, perhaps a container: shared memory, without system calls that may be forbidden.
-export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
+export OMPI_MCA_plm=isolated OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
 export OMPI_MCA_mca_base_component_show_load_errors=0 PMIX_MCA_mca_base_component_show_load_errors=0
 ENVIRONMENT
 du -sh "$folder"

@@ -239,8 +239,10 @@ class Night:
 
     def submit(self, name):
         run = self.campaign.run
+        asks = any(word in option for option in run["sbatch"] for word in ("--gpu", "--gres", "-G"))
+        gpus = ["--gpus-per-task=1"] if self.campaign.select.get("device") == "cuda" and not asks else []
         job = slurm.submit(f"--job-name={name}", f"--chdir={self.campaign.base}", f"--output={self.folder / 'log'}",
-                           f"--ntasks={run['ranks']}", f"--cpus-per-task={run['threads']}", *run["sbatch"], str(SCRIPT),
+                           f"--ntasks={run['ranks']}", f"--cpus-per-task={run['threads']}", *gpus, *run["sbatch"], str(SCRIPT),
                            "--config", str(self.request), "--out", str(self.batch), "--checkpoint",
                            str(self.checkpoint), SEINE=self.seine)
         self.count_start()
