@@ -101,7 +101,7 @@ std::unique_ptr<Backend> make_auto_backend(const BackendOptions& options, std::s
     }
   }
   why = "device cpu: ";
-  why += found.present ? "CUDA was built in but no device is usable (" + fault + ")" : fault;
+  why += found.present ? "CUDA was built in but no device is usable: " + fault : fault;
   return std::make_unique<CpuBackend>(options);
 }
 
