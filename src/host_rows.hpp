@@ -1,4 +1,5 @@
-// Rows on the host by the canonical row kernel, for all that is no loop of a backend.
+// Single rows on the host by the canonical row kernel, and float16: for the CPU backend and for code outside of
+// backends.
 #pragma once
 
 #include <cstdint>

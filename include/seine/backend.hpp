@@ -160,6 +160,9 @@ class Backend {
   // Whether what bounds pairs of vectors that have yet to meet is worth its time: the picks' distances from each other,
   // and shadows. Where not, nobody asks for `compare` or `gain_bounds`.
   virtual bool bounds_of_pairs_pay() const { return false; }
+  // What `apply` takes of the host's memory meanwhile where it uses the distances: bytes of each of so many rows, at
+  // most.
+  static constexpr std::int64_t kBoundedRows = 65536, kBoundedRowBytes = 26;
   // Squared distances of the picks [first, last) from all before them, by the canonical kernel: between[a * stride +
   // b].
   virtual void compare(const Field& /*picks*/, std::int64_t /*first*/, std::int64_t /*last*/, float* /*between*/,

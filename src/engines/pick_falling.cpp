@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "backend/cpu/by_nearest.hpp"
 #include "engines/rule_state.hpp"
 #include "engines/symmetric.hpp"
 #include "seine/cover.hpp"
@@ -319,7 +318,8 @@ EngineState falling_state(RuleKind rule, const PoolShape& pool, const Request& r
     case RuleKind::nearest: {
       if (request.pool.on_device()) break;  // there, bounds of pairs do not pay
       const std::int64_t compared = PickLog::most_compared(pool.rows * pool.dim * kFloat, picks);
-      state.beside = compared * compared * kFloat + bytes_by_nearest(pool.rows);
+      state.beside =
+          compared * compared * kFloat + std::min(Backend::kBoundedRows, pool.rows) * Backend::kBoundedRowBytes;
       break;
     }
     case RuleKind::race:

@@ -22,8 +22,6 @@ constexpr std::size_t kBlockRows = 8;
 constexpr std::int64_t kTogether = 8;
 // A row leaves its block where its nearest pick has come so much nearer.
 constexpr double kMuchNearer = 0.7;
-// What is known of rows that meet picks stays small: of so many rows at a time, and so many bytes of each at most.
-constexpr std::int64_t kSliceRows = 65536, kActiveRowBytes = 26;
 
 using Block = std::span<const std::int64_t>;
 
@@ -233,8 +231,9 @@ std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float
   const Places places(states);
   const std::int64_t total = picks.vectors.rows;
   std::atomic<std::int64_t> met = 0;
-  for (std::int64_t slice = 0; slice < rows.rows; slice += kSliceRows) {
-    auto active = rows_behind(workers, slice, std::min(rows.rows, slice + kSliceRows), total, floor, places);
+  // What is known of rows that meet picks stays small.
+  for (std::int64_t slice = 0; slice < rows.rows; slice += Backend::kBoundedRows) {
+    auto active = rows_behind(workers, slice, std::min(rows.rows, slice + Backend::kBoundedRows), total, floor, places);
     while (!active.empty()) {
       const Grouped grouped(active, total, places);
       const auto& blocks = grouped.blocks();
@@ -255,10 +254,6 @@ std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float
     }
   }
   return met;
-}
-
-std::int64_t bytes_by_nearest(std::int64_t rows) {
-  return std::min(kSliceRows, rows) * kActiveRowBytes;
 }
 
 }  // namespace seine

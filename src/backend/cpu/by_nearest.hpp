@@ -9,10 +9,9 @@
 
 namespace seine {
 
-// Backend::apply for RuleKind::nearest with picks.between; picks_x: the picks as float32.
+// Backend::apply for RuleKind::nearest with picks.between; picks_x: the picks as float32. Of Backend::kBoundedRows rows
+// at a time.
 std::int64_t apply_by_nearest(Workers& workers, const Vectors& rows, const float* picks_x, const Picks& picks,
                               double floor, const RowStates& states);
-// What it takes meanwhile, at most.
-std::int64_t bytes_by_nearest(std::int64_t rows);
 
 }  // namespace seine

@@ -22,7 +22,7 @@ inline RowPointers pointers(const float* rows, std::int64_t count, std::int64_t 
   return out;
 }
 
-// How many rows of `dim` values make about `bytes`.
+// How many rows of `row_bytes` each make about `bytes`.
 inline std::int64_t rows_in(std::int64_t bytes, std::int64_t row_bytes, std::int64_t least, std::int64_t most) {
   return std::clamp(bytes / std::max<std::int64_t>(row_bytes, 1), least, most);
 }
