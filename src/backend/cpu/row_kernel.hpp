@@ -43,13 +43,12 @@ struct RowKernels {
 };
 
 // Rows side by side: component c of row r lies at panels[(r / kPanelRows * dim + c) * kPanelRows + r % kPanelRows].
-// Bytes per row: its vector twice.
 inline constexpr std::int64_t kPanelRows = 32;
 inline std::int64_t in_panels(std::int64_t rows) {
   return (rows + kPanelRows - 1) / kPanelRows * kPanelRows;
 }
-void to_panels(const float* const* rows, std::int64_t count, std::int64_t dim,
-               float* panels);  // the rest is left as is
+// The rest of the panels is left as is. Bytes per row: its vector twice.
+void to_panels(const float* const* rows, std::int64_t count, std::int64_t dim, float* panels);
 
 // Of this processor.
 const RowKernels& row_kernels();
