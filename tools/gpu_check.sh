@@ -91,7 +91,7 @@ status=0
 tests=$build/gpu_tests.txt
 export GTEST_COLOR=no
 rm -f "$build"/Testing/Temporary/LastTest.log*
-timeout 180 ctest --test-dir "$build" -L gpu --no-tests=error >"$tests" 2>&1 || status=$?
+timeout 240 ctest --test-dir "$build" -L gpu --no-tests=error >"$tests" 2>&1 || status=$?
 results=$build/Testing/Temporary/LastTest.log
 [[ -e $results ]] || results+=.tmp
 counts=$(awk -f tools/count_tests.awk "$tests" "$results")
