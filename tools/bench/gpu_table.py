@@ -127,7 +127,7 @@ class Table:
         floor = whole.floor(bandwidth)
         seconds = timing["select"]
         print(line(whole.name, f"{timing['read']:.2f}", f"{seconds:.2f}", f"{floor:.2f}",
-                   f"{seconds / floor:.2f} times, {100 * timing['share']:.2g} % of the pairs met"))  # fmt: skip
+                   f"{seconds / floor:.2f} times, {number(100 * timing['share'])} % of the pairs met"))  # fmt: skip
 
 
 def main():
