@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from jobs_support import (JOBS, Campaign, Pool, Skip, expect, expect_equal, frozen, run_cases, seine, selections_of,
                           send, wait_for, work_folder)
-from night import digest_of  # noqa: E402
+from night import ASKS_FOR_GPUS, digest_of  # noqa: E402
 
 ONE, TWO, THREE, FOUR = "2025-03-01", "2025-03-02", "2025-03-03", "2025-03-04"
 SLOW = 'strategy = "facility_location"\nbatch = 500\ncheckpoint-every = 0.02\ncertificate = "off"'
@@ -127,6 +127,12 @@ def rows_without_ids_may_only_be_added_at_the_end():
         one.write(run='launch = ["env"]')
         one.nightly("--today", THREE, code=65, says="files of a pool without ids have changed")
         os.replace(folder / "aside", first)
+        one.write(run='launch = ["false"]')
+        one.nightly("--today", THREE, code=69)
+        os.rename(pool.shards[3], folder / "pool/a.h5")
+        one.write(run='launch = ["env"]')
+        one.nightly("--today", THREE, code=65, says="a.h5 is now where")
+        os.rename(folder / "pool/a.h5", pool.shards[3])
         one.nightly("--today", THREE)
         one.expect_sound([ONE, TWO, THREE])
 
@@ -204,6 +210,14 @@ def wrong_words_are_usage():
     done = subprocess.run([JOBS / "nightly.sh", "x.toml"], text=True, capture_output=True,
                           env={**os.environ, "PYTHON": "/bin/false"})
     expect(done.returncode == 78 and "PYTHON=/bin/false" in done.stderr, done.stderr)
+
+
+def options_that_ask_for_gpus_are_known():
+    for options, asks in (("--gpus-per-task=1", True), ("--gpus 2", True), ("-G 2", True), ("--mem=1G --gres=gpu:2", True),
+                          ("--gres lustre:1,gpu:a100:1", True), ("--tres-per-task=gres/gpu:1", True), ("", False),
+                          ("--partition=HPC-GPU", False), ("--account=X-G", False), ("--gres=lustre:1", False),
+                          ("--gpu-bind=closest --gres-flags=enforce-binding", False)):
+        expect_equal(bool(ASKS_FOR_GPUS.search(options)), asks, options)
 
 
 def slurm_that_never_answers_is_no_end_of_a_job():

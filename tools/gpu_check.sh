@@ -10,7 +10,9 @@
 #   --build FOLDER      where to build (build/gpu_check)
 #   --data FOLDER       where the pools go, about 8 GB, removed in the end (a new folder in $TMPDIR or /tmp)
 set -euo pipefail
+start=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+from_start() { (cd "$start" && realpath -m "$1"); } # what the caller meant by a path
 
 device=cuda quick=() libraries="" build=build/gpu_check data=""
 while (($#)); do
@@ -23,12 +25,12 @@ while (($#)); do
     --device) device=$2; shift ;;
     --quick) quick=(--quick) ;;
     --libraries)
-      [[ -e $2/lib/openmpi.environment ]] || { echo "gpu_check.sh: $2 is no folder of tools/gpu_libraries.sh" >&2; exit 66; }
-      libraries=$(realpath "$2")
+      libraries=$(from_start "$2")
+      [[ -e $libraries/lib/openmpi.environment ]] || { echo "gpu_check.sh: $2 is no folder of tools/gpu_libraries.sh" >&2; exit 66; }
       shift
       ;;
-    --build) build=$2; shift ;;
-    --data) data=$2; shift ;;
+    --build) build=$(from_start "$2"); shift ;;
+    --data) data=$(from_start "$2"); shift ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2; exit 64 ;;
   esac
   shift

@@ -27,6 +27,10 @@ FOR_MPIRUN = {"PMIX_MCA_gds": "hash"}
 SCRIPT = Path(__file__).resolve().parent.parent / "select.sbatch"
 
 
+# Options of sbatch, one behind the other.
+ASKS_FOR_GPUS = re.compile(r"(^| )(-G|--gpus(-per-\w+)?[= ]|--(gres|tres-per-\w+)[= ]\S*gpu)")
+
+
 class Interrupted(Exception):
     """A signal came."""
 
@@ -89,7 +93,7 @@ class Night:
                 changed = "the campaign file has changed"
             elif not self.batch.exists() and self.lists_lack_ids():
                 changed = "other nights have chosen ids"
-            elif (frozen := FrozenPool.of(self.folder)).change(frozen.paths) and not self.has_ids():
+            elif FrozenPool.of(self.folder).change(self.campaign.pool_files()) and not self.has_ids():
                 changed = "files of a pool without ids have changed"
             else:
                 say(f"{self.date}: goes on where it stopped")
@@ -156,7 +160,8 @@ class Night:
 
     def has_ids(self):
         """Whether the pool names its samples."""
-        words = ["plan", "--pool", self.campaign.pool_files()[0], "--strategy", "random", "--batch", "1", "--json"]
+        words = ["plan", "--pool", self.campaign.pool_files()[0], "--strategy", "random", "--batch", "1",
+                 "--device", "cpu", "--json"]
         if "ids" in self.campaign.select:
             words += ["--ids", self.campaign.select["ids"]]
         done = subprocess.run([self.seine, *words], capture_output=True, text=True, errors="replace")
@@ -239,11 +244,11 @@ class Night:
 
     def submit(self, name):
         run = self.campaign.run
-        asks = any(word in option for option in run["sbatch"] for word in ("--gpu", "--gres", "-G"))
-        gpus = ["--gpus-per-task=1"] if self.campaign.select.get("device") == "cuda" and not asks else []
+        wants = self.campaign.select.get("device") == "cuda" and not ASKS_FOR_GPUS.search(" ".join(run["sbatch"]))
+        gpus = ["--gpus-per-task=1"] if wants else []
         job = slurm.submit(f"--job-name={name}", f"--chdir={self.campaign.base}", f"--output={self.folder / 'log'}",
-                           f"--ntasks={run['ranks']}", f"--cpus-per-task={run['threads']}", *gpus, *run["sbatch"], str(SCRIPT),
-                           "--config", str(self.request), "--out", str(self.batch), "--checkpoint",
+                           f"--ntasks={run['ranks']}", f"--cpus-per-task={run['threads']}", *gpus, *run["sbatch"],
+                           str(SCRIPT), "--config", str(self.request), "--out", str(self.batch), "--checkpoint",
                            str(self.checkpoint), SEINE=self.seine)
         self.count_start()
         say(f"{self.date}: submitted job {job}")

@@ -35,15 +35,19 @@ std::vector<std::filesystem::path> plugin_places() {
 }
 
 // What is wrong with a file that is to be loaded, where the loader would not say it: it waits for a pipe, and touches
-// pages that a half-copied library does not have. Section headers are the last that a library has.
+// pages that a half-copied library does not have. Its section headers come last.
 std::string fault_of(const std::filesystem::path& place) {
   std::error_code failed;
   if (!std::filesystem::is_regular_file(place, failed)) return place.string() + " is not a file";
+  std::ifstream file(place, std::ios::binary);
   Elf64_Ehdr head{};
-  std::ifstream(place, std::ios::binary).read(reinterpret_cast<char*>(&head), sizeof head);
-  if (std::string_view(reinterpret_cast<const char*>(head.e_ident), SELFMAG) != ELFMAG) return "";
-  const std::uintmax_t whole = head.e_shoff + std::uintmax_t{head.e_shnum} * head.e_shentsize;
-  return std::filesystem::file_size(place, failed) < whole ? place.string() + " is cut off" : "";
+  file.read(reinterpret_cast<char*>(&head), sizeof head);
+  const std::string_view magic(reinterpret_cast<const char*>(head.e_ident), SELFMAG);
+  if (magic != ELFMAG || head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_shnum == 0) return "";
+  Elf64_Shdr last{};
+  file.seekg(static_cast<std::streamoff>(head.e_shoff + (head.e_shnum - 1u) * sizeof last));
+  file.read(reinterpret_cast<char*>(&last), sizeof last);
+  return !file || last.sh_size == 0 ? place.string() + " is cut off" : "";
 }
 
 Found find_plugin() {

@@ -132,6 +132,7 @@ class PlanCommand : public Command {
     try {
       const auto backend = make_backend(pool.device, {.threads = 1, .local_rank = 0}, why);
       pool.device_gib = own_device_gib(backend->memory(), 1, pool.memory_gib);
+      if (pool.device == "auto" && pool.device_gib <= 0.0) pool.device_gib.reset();  // a run takes the CPU then
       if (pool.device_gib) terminal.info(why);
     } catch (const Error& error) {
       if (pool.device != "cuda" || error.code() != Exit::no_device) throw;

@@ -163,11 +163,9 @@ std::optional<double> own_device_gib(const DeviceMemory& memory, int sharers, st
 }
 
 // Collective. Ranks must agree on what they have room for, so `auto` takes GPUs only where all of them have one with
-// some memory left: a line about the first that has not, or nothing.
-std::string rank_without_gpu(const Comm& comm, const std::optional<double>& device_gib, const std::string& why) {
-  std::string mine;
-  if (!device_gib) mine = host_name() + ": " + why;
-  if (device_gib && *device_gib <= 0) mine = host_name() + ": " + why + "; its memory is taken";
+// memory to spare: a line about the first that has not, or nothing. `fault`: why this one has none.
+std::string rank_without_gpu(const Comm& comm, const std::string& fault) {
+  const std::string mine = fault.empty() ? "" : host_name() + ": " + fault;
   const std::vector<std::string> all = comm.gather(std::span<const std::string>(&mine, 1));
   const auto first = std::find_if(all.begin(), all.end(), [](const std::string& text) { return !text.empty(); });
   if (first == all.end()) return "";
@@ -195,16 +193,29 @@ std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, 
         [&] { return make_backend(device, {.threads = request.threads, .local_rank = neighbours.local_rank}, why); });
   };
   auto backend = make(request.device);
-  const DeviceMemory memory = comm.agree([&] { return backend->memory(); });
+  const bool may_choose = request.device == "auto" && comm.max(backend->name() == "cuda" ? 1 : 0) > 0;
+  std::string fault;  // of this rank's GPU, where that is no reason to end
+  const DeviceMemory memory = comm.agree([&] {
+    try {
+      return backend->memory();
+    } catch (const Error& error) {
+      if (!may_choose) throw;
+      fault = error.what();
+      return DeviceMemory();
+    }
+  });
   const int sharers = count_sharers(comm, memory);
   request.device_gib = own_device_gib(memory, sharers, given);
-  if (request.device == "auto" && comm.max(memory.total > 0 ? 1 : 0) > 0) {
-    std::string fault = rank_without_gpu(comm, request.device_gib, why);
-    if (!fault.empty()) {
+  if (may_choose) {
+    if (backend->name() != "cuda") fault = why.substr(why.find(": ") + 2);
+    if (request.device_gib <= 0.0 && fault.empty())
+      fault = fmt::format("{:.2f} GiB of its GPU are free for {}, of which each leaves 0.5", in_gib(memory.free),
+                          counted(sharers, "rank"));
+    if (std::string line = rank_without_gpu(comm, fault); !line.empty()) {
       backend.reset();
       backend = make("cpu");
       request.device_gib.reset();
-      why = std::move(fault);
+      why = std::move(line);
     }
   }
   if (request.device_gib)
