@@ -282,6 +282,7 @@ struct Demand {
   Dtype type;
   Words run;
   bool streams;
+  std::int64_t room = 1024;  // beside what all rows in memory need; of those that stream it is little
 };
 void PrintTo(const Demand& demand, std::ostream* out) {
   *out << demand.name;
@@ -297,16 +298,19 @@ TEST_P(Memory, IsWhatWasGivenAndPlanned) {
   for (const int ranks : {1, 2})
     tasks.push_back([&, ranks] {
       const std::int64_t resident = plan(pool, demand.run, ranks, {}).resident_bytes;
-      const std::int64_t free = demand.streams ? little_memory(pool, demand.run, ranks) : kKept + resident + 1024;
+      const std::int64_t free =
+          demand.streams ? little_memory(pool, demand.run, ranks) : kKept + resident + demand.room;
       const Planned planned = plan(pool, demand.run, ranks, {free_bytes(free)});
       EXPECT_EQ(planned.resident, !demand.streams);
+      EXPECT_LE(planned.bytes, free - kKept);
       const Taken got = run_on_device(pool, demand.run, ranks, {free_bytes(free)});
       SCOPED_TRACE(std::to_string(ranks) + " ranks\n" + got.ended.err);
       EXPECT_EQ(got.ended.code, 0);
       EXPECT_EQ(lines_with(got.ended, "do not fit the GPU").size(), demand.streams ? 1u : 0u);
       const std::int64_t row_bytes = demand.dim * (demand.type == Dtype::f16 ? 2 : 4);
       for (const Peak& peak : got.peaks) {
-        EXPECT_LE(peak.taken, free - kKept);
+        printf("%s ranks %d: given %ld planned %ld taken %ld scratch %ld\n", demand.name.c_str(), ranks, free - kKept,
+               planned.bytes, peak.taken, peak.with_scratch);
         EXPECT_LE(peak.taken, planned.bytes);
         EXPECT_LE(peak.with_scratch, free);
         if (!demand.streams) {
@@ -317,16 +321,19 @@ TEST_P(Memory, IsWhatWasGivenAndPlanned) {
   at_once(tasks);
 }
 
-// Batches are large: picks are as many bytes as rows, and more where they are widened.
+// Batches are large: picks are as many bytes as rows, and more where they are widened. Facility location keeps lists
+// where there is room.
 const Words kAll{"--set", "ground=all"};
 INSTANTIATE_TEST_SUITE_P(
     Device, Memory,
-    testing::Values(Demand{"KCenter", 4000, 256, Dtype::f16, selecting("k_center", 1500), false},
-                    Demand{"KCenterStreamed", 4000, 256, Dtype::f16, selecting("k_center", 600), true},
-                    Demand{"Badge", 3000, 192, Dtype::f16, selecting("badge", 1000), false},
-                    Demand{"BadgeStreamed", 4000, 192, Dtype::f16, selecting("badge", 300), true},
-                    Demand{"FacilityLocation", 3000, 64, Dtype::f32, selecting("facility_location", 50, kAll), false},
-                    Demand{"FacilityLocationStreamed", 4000, 64, Dtype::f32, selecting("facility_location", 50, kAll),
+    testing::Values(Demand{"KCenter", 3000, 64, Dtype::f16, selecting("k_center", 2900), false},
+                    Demand{"KCenterStreamed", 4000, 128, Dtype::f16, selecting("k_center", 600), true},
+                    Demand{"Badge", 2500, 64, Dtype::f16, selecting("badge", 2400), false},
+                    Demand{"BadgeStreamed", 4000, 128, Dtype::f16, selecting("badge", 300), true},
+                    Demand{"FacilityLocation", 2000, 64, Dtype::f32, selecting("facility_location", 50, kAll), false},
+                    Demand{"FacilityLocationWithLists", 2000, 32, Dtype::f32, selecting("facility_location", 50, kAll),
+                           false, 2 << 20},
+                    Demand{"FacilityLocationStreamed", 3000, 64, Dtype::f32, selecting("facility_location", 50, kAll),
                            true}),
     [](const auto& test) { return test.param.name; });
 
