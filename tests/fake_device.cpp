@@ -4,6 +4,7 @@
 //   SEINE_FAKE_NONE     digits: ranks that have no device
 //   SEINE_FAKE_SHARED   set: all ranks have the same one
 //   SEINE_FAKE_ABI      interface that the plug-in was built with
+//   SEINE_FAKE_OPEN     set: the host may touch its memory, which is quicker: for runs that are only counted
 //   SEINE_FAKE_PEAK     a file, with .RANK behind the name: the most bytes that were taken, and with scratch memory
 #include <algorithm>
 #include <cstdlib>
@@ -14,6 +15,7 @@
 #include <string_view>
 
 #include "backend/checked.hpp"
+#include "backend/cpu/cpu_backend.hpp"
 #include "backend/cuda/geometry.hpp"
 #include "backend/key_sample.hpp"
 #include "backend/plugin.hpp"
@@ -29,6 +31,10 @@ std::string variable(const char* name, const char* otherwise) {
   return value ? value : otherwise;
 }
 
+bool is_set(const char* name) {
+  return std::getenv(name) != nullptr;
+}
+
 std::string rank() {
   return variable("OMPI_COMM_WORLD_RANK", "0");
 }
@@ -36,8 +42,8 @@ std::string rank() {
 class FakeDevice final : public Backend {
  public:
   explicit FakeDevice(const BackendOptions& options)
-      : checked_(make_checked_backend(options)),
-        device_(variable("SEINE_FAKE_SHARED", "").empty() ? options.local_rank : 0),
+      : loops_(is_set("SEINE_FAKE_OPEN") ? std::make_unique<CpuBackend>(options) : make_checked_backend(options)),
+        device_(is_set("SEINE_FAKE_SHARED") ? 0 : options.local_rank),
         free_(std::stoll(variable("SEINE_FAKE_FREE", "8589934592"))) {}
   ~FakeDevice() override {
     const std::string path = variable("SEINE_FAKE_PEAK", "");
@@ -54,7 +60,7 @@ class FakeDevice final : public Backend {
   void* allocate(std::size_t bytes) override {
     take(taken_, static_cast<std::int64_t>(bytes));
     try {
-      return checked_->allocate(bytes);
+      return loops_->allocate(bytes);
     } catch (...) {
       give_back(taken_, static_cast<std::int64_t>(bytes));
       throw;
@@ -62,31 +68,31 @@ class FakeDevice final : public Backend {
   }
   void release(void* memory, std::size_t bytes) noexcept override {
     give_back(taken_, static_cast<std::int64_t>(bytes));
-    checked_->release(memory, bytes);
+    loops_->release(memory, bytes);
   }
-  void copy_in(void* to, const void* host, std::size_t bytes) override { checked_->copy_in(to, host, bytes); }
-  void copy_out(void* host, const void* from, std::size_t bytes) override { checked_->copy_out(host, from, bytes); }
+  void copy_in(void* to, const void* host, std::size_t bytes) override { loops_->copy_in(to, host, bytes); }
+  void copy_out(void* host, const void* from, std::size_t bytes) override { loops_->copy_out(host, from, bytes); }
   void gather(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* host) override {
     const Taken items(*this, scratch_, positions.size() * (item_bytes + kPosition));
-    checked_->gather(from, item_bytes, positions, host);
+    loops_->gather(from, item_bytes, positions, host);
   }
   void scatter(const void* from, std::size_t item_bytes, std::span<const std::int64_t> positions, void* to,
                std::span<const std::int64_t> slots) override {
     const Taken places(*this, scratch_, positions.size() * 2 * kPosition);
-    checked_->scatter(from, item_bytes, positions, to, slots);
+    loops_->scatter(from, item_bytes, positions, to, slots);
   }
 
-  void* allocate_staging(std::size_t bytes) override { return checked_->allocate_staging(bytes); }
-  void release_staging(void* memory, std::size_t bytes) noexcept override { checked_->release_staging(memory, bytes); }
+  void* allocate_staging(std::size_t bytes) override { return loops_->allocate_staging(bytes); }
+  void release_staging(void* memory, std::size_t bytes) noexcept override { loops_->release_staging(memory, bytes); }
   void begin_copy_in(void* to, const void* staging, std::size_t bytes) override {
-    checked_->begin_copy_in(to, staging, bytes);
+    loops_->begin_copy_in(to, staging, bytes);
   }
-  void await_copies() override { checked_->await_copies(); }
+  void await_copies() override { loops_->await_copies(); }
 
-  void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override { checked_->unit_rows(x, rows, dim); }
-  void squared_norms(const Field& x, std::int64_t rows, double* out) override { checked_->squared_norms(x, rows, out); }
+  void unit_rows(float* x, std::int64_t rows, std::int64_t dim) override { loops_->unit_rows(x, rows, dim); }
+  void squared_norms(const Field& x, std::int64_t rows, double* out) override { loops_->squared_norms(x, rows, out); }
   void start(RuleKind rule, const Start& how, std::int64_t rows, const RowStates& states) override {
-    checked_->start(rule, how, rows, states);
+    loops_->start(rule, how, rows, states);
   }
   // Picks of float16 are widened, and those count: of a large batch they are many.
   std::int64_t apply(RuleKind rule, const Vectors& rows, const Picks& picks, double floor,
@@ -95,19 +101,19 @@ class FakeDevice final : public Backend {
     const auto values = static_cast<std::size_t>(picks.vectors.rows * x.dim);
     const Taken wide(*this, taken_, x.type == Element::f16 ? values * sizeof(float) : 0);
     const Taken list(*this, scratch_, scratch_rows(rows.rows) * sizeof(std::int32_t));
-    return checked_->apply(rule, rows, picks, floor, states);
+    return loops_->apply(rule, rows, picks, floor, states);
   }
   std::vector<Candidate> top(const double* key, const std::uint8_t* selectable, const std::int64_t* global_rows,
                              std::int64_t rows, std::int64_t count) override {
     const Taken found(*this, scratch_, scratch_rows(rows) * sizeof(Candidate));
-    return checked_->top(key, selectable, global_rows, rows, count);
+    return loops_->top(key, selectable, global_rows, rows, count);
   }
   double nth(const double* key, const std::uint8_t* selectable, std::int64_t rows, std::int64_t count) override {
     const Taken keys(*this, scratch_, static_cast<std::size_t>(KeySample(rows, count).size) * 2 * sizeof(double));
-    return checked_->nth(key, selectable, rows, count);
+    return loops_->nth(key, selectable, rows, count);
   }
   std::int64_t at_least(const double* key, const std::uint8_t* selectable, std::int64_t rows, double floor) override {
-    return checked_->at_least(key, selectable, rows, floor);
+    return loops_->at_least(key, selectable, rows, floor);
   }
   // Rows of a band that lie anywhere are packed, some at a time.
   void gains(const Field& ground, const Band& band, const double* weight, FixedPoint fixed, const Field& candidates,
@@ -117,36 +123,36 @@ class FakeDevice final : public Backend {
     const std::int64_t at_once = std::max<std::int64_t>(kPackedBytes / static_cast<std::int64_t>(row_bytes), 1);
     const auto packed_rows = static_cast<std::size_t>(band.rows ? std::min(at_once, band.count) : 0);
     const Taken packed(*this, scratch_, packed_rows * row_bytes);
-    checked_->gains(ground, band, weight, fixed, candidates, count, gains);
+    loops_->gains(ground, band, weight, fixed, candidates, count, gains);
   }
   std::int64_t first_gains(const Field& ground, const Band& all, const double* weight, FixedPoint fixed,
                            const Field& candidates, const ShadowFields& shadows, std::span<Near* const> lists,
                            std::int64_t room, std::int64_t* gains, std::int64_t* near) override {
     const Taken sums(*this, scratch_, lists.size() * sizeof(Near*) + 2 * sums_of(std::ssize(lists)));
-    return checked_->first_gains(ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
+    return loops_->first_gains(ground, all, weight, fixed, candidates, shadows, lists, room, gains, near);
   }
   void listed_gains(std::span<Near* const> lists, const float* best, const double* weight, FixedPoint fixed,
                     std::int64_t* near, std::int64_t* gains) override {
     const Taken sums(*this, scratch_, lists.size() * sizeof(Near*) + 2 * sums_of(std::ssize(lists)));
-    checked_->listed_gains(lists, best, weight, fixed, near, gains);
+    loops_->listed_gains(lists, best, weight, fixed, near, gains);
   }
   void raise_listed(const Near* list, std::int64_t length, float* best) override {
-    checked_->raise_listed(list, length, best);
+    loops_->raise_listed(list, length, best);
   }
   void raise(const Field& ground, std::int64_t rows, const Field& picks, std::int64_t count, float* best) override {
-    checked_->raise(ground, rows, picks, count, best);
+    loops_->raise(ground, rows, picks, count, best);
   }
   void weighted_sum(const Field& x, std::int64_t rows, const double* factor, FixedPoint fixed,
                     std::int64_t* sums) override {
     const Taken device(*this, scratch_, sums_of(x.dim));
-    checked_->weighted_sum(x, rows, factor, fixed, sums);
+    loops_->weighted_sum(x, rows, factor, fixed, sums);
   }
   void products(const Field& x, std::int64_t rows, const double* vector, double* out) override {
-    checked_->products(x, rows, vector, out);
+    loops_->products(x, rows, vector, out);
   }
   void gram(const Field& x, std::span<const std::int64_t> groups, FixedPoint fixed, std::int64_t* sums) override {
     const Taken device(*this, scratch_, groups.size() * kPosition + sums_of(x.dim * x.dim));
-    checked_->gram(x, groups, fixed, sums);
+    loops_->gram(x, groups, fixed, sums);
   }
 
  private:
@@ -186,7 +192,7 @@ class FakeDevice final : public Backend {
     const std::int64_t bytes_;
   };
 
-  const std::unique_ptr<Backend> checked_;
+  const std::unique_ptr<Backend> loops_;
   const int device_;
   const std::int64_t free_;  // at first
   mutable std::mutex mutex_;
