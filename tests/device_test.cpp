@@ -134,9 +134,10 @@ struct Taken {
 Taken run_on_device(const Pool& pool, const Words& run, int ranks, Words variables) {
   const Folder folder;
   variables.push_back("SEINE_FAKE_PEAK=" + folder / "peak");
+  constexpr double kMostSeconds = 100;  // large batches without optimisation
   Words more;
   if (run[0] == "select") more = {"--out", folder / "batch.h5"};
-  Taken taken{launch(ranks, pool.words(run, "auto", more), kLimitSeconds, variables), {}};
+  Taken taken{launch(ranks, pool.words(run, "auto", more), kMostSeconds, variables), {}};
   for (int rank = 0; rank < ranks; ++rank) {
     Peak peak;
     std::ifstream(folder / ("peak." + std::to_string(rank))) >> peak.taken >> peak.with_scratch;
