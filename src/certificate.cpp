@@ -117,7 +117,7 @@ class Certifier {
       const std::vector<double> before = pool_.fetch_column(rows, *pool_.columns.before);
       for (std::size_t i = 0; i < rows.size(); ++i) bound = std::min(bound, weight[i] * std::sqrt(before[i]));
     }
-    for_earlier_distances2(pool_.fetch(rows), [&](std::size_t i, std::span<const float> distances2_to_earlier) {
+    for_earlier_distances2(pool_, rows, [&](std::size_t i, std::span<const float> distances2_to_earlier) {
       for (std::size_t j = 0; j < i; ++j) {
         const double both = weight[i] + weight[j];
         const double distance = std::sqrt(static_cast<double>(distances2_to_earlier[j]));

@@ -65,13 +65,20 @@ void raise(const Pool& ground, const Packed& picks, const Array<float>& best) {
   });
 }
 
-void for_earlier_distances2(const Packed& rows, const std::function<void(std::size_t, std::span<const float>)>& visit) {
-  const std::vector<float> all = rows.widened();
-  const std::int64_t dim = rows.vectors().x.dim;
-  std::vector<float> out(static_cast<std::size_t>(rows.rows()));
-  for (std::int64_t i = 0; i < rows.rows(); ++i) {
-    distances2(all.data() + i * dim, all.data(), i, dim, out.data());
-    visit(static_cast<std::size_t>(i), std::span(out).first(static_cast<std::size_t>(i)));
+void for_earlier_distances2(const Pool& of, std::span<const std::int64_t> rows,
+                            const std::function<void(std::size_t, std::span<const float>)>& visit) {
+  const std::int64_t dim = of.dim();
+  std::vector<float> all;
+  all.reserve(rows.size() * static_cast<std::size_t>(dim));
+  in_chunks(of, rows, [&](const Packed& some) {
+    const std::vector<float> values = some.widened();
+    all.insert(all.end(), values.begin(), values.end());
+  });
+  std::vector<float> out(rows.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto earlier = static_cast<std::int64_t>(i);
+    distances2(all.data() + earlier * dim, all.data(), earlier, dim, out.data());
+    visit(i, std::span(out).first(i));
   }
 }
 

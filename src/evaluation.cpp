@@ -162,7 +162,7 @@ class Judge {
     if (pool.columns.before) before = pool.fetch_column(batch, *pool.columns.before);
     double nearest = HUGE_VAL;
     std::int64_t duplicates = 0;
-    for_earlier_distances2(pool.fetch(batch), [&](std::size_t i, std::span<const float> earlier) {
+    for_earlier_distances2(pool, batch, [&](std::size_t i, std::span<const float> earlier) {
       const double own_nearest = earlier.empty() ? HUGE_VAL : *std::min_element(earlier.begin(), earlier.end());
       nearest = std::min(nearest, own_nearest);
       duplicates += own_nearest == 0 || before[i] == 0;
@@ -223,13 +223,15 @@ void cover(Pool& given, Pool& unit, const std::optional<Pool>& outside) {
 }
 
 Grounds load_grounds(const EvaluationRequest& request, const Comm& comm, Backend& backend, const OpenedPool& opened,
-                     const Console& console) {
+                     const std::vector<Rows>& batches, const Console& console) {
   Wanted wanted;
   wanted.embeddings = opened.files.shape().dim > 0;
   wanted.unit_rows = request.normalize == Normalize::l2;
   wanted.copies = 4;
   wanted.threads = std::max(1, request.pool.threads);
   const PoolShape& shape = opened.files.shape();
+  for (const Rows& batch : batches)  // whose pairs are measured
+    wanted.state.beside = std::max(wanted.state.beside, std::ssize(batch) * row_format(shape, wanted).row_bytes());
   std::optional<OpenedPool> labelled;
   if (wanted.embeddings && !request.pool.labelled_pool.empty())
     labelled.emplace(open_labelled_pool(comm, request.pool, {.embeddings = true}, shape));
@@ -293,7 +295,7 @@ Evaluation evaluate(const EvaluationRequest& request, const Comm& comm, Backend&
   std::vector<Rows> batches;
   for (const std::string& path : request.picked)
     batches.push_back(read_batch(path, comm, opened, request.pool.strict_ids, console));
-  const Grounds grounds = load_grounds(request, comm, backend, opened, console);
+  const Grounds grounds = load_grounds(request, comm, backend, opened, batches, console);
   const Predictions predictions = read_predictions(comm, opened);
   const Judge judge(grounds, predictions);
   std::vector<Metrics> picked, random;

@@ -117,14 +117,15 @@ std::string too_little_of_gpu(double least, double given) {
                      least, given);
 }
 
-std::int64_t rows_kept(const RowFormat& format, std::int64_t own_rows, double room) {
-  return std::min(own_rows, RowStore::rows_that_fit(format, static_cast<std::int64_t>(std::max(room, 0.0))));
+std::int64_t rows_kept(const Entry& entry, const RowFormat& format, std::int64_t own_rows, double room) {
+  const auto bytes = static_cast<std::int64_t>(std::clamp(room, 0.0, 0x1p62));
+  return share_of_engine(entry, bytes) > 0 ? 0 : std::min(own_rows, RowStore::rows_that_fit(format, bytes));
 }
 
-std::int64_t streaming_bytes(const RowFormat& format, std::int64_t own_rows, double room) {
+std::int64_t streaming_bytes(const Entry& entry, const RowFormat& format, std::int64_t own_rows, double room) {
   const std::int64_t piece = std::min(RowStore::piece_bytes(static_cast<std::int64_t>(std::max(room, 0.0))),
                                       RowStore::kMostPieceRows * std::max<std::int64_t>(format.row_bytes(), 1));
-  return rows_kept(format, own_rows, room) * RowStore::kept_bytes(format) + RowStore::kPieces * piece;
+  return rows_kept(entry, format, own_rows, room) * RowStore::kept_bytes(format) + RowStore::kPieces * piece;
 }
 
 }  // namespace seine

@@ -68,8 +68,8 @@ std::string too_little_memory(double least, double given);
 std::string too_little_of_gpu(double least, double given);
 
 // What rows that are read again and again take of `room`, which is what the least leaves.
-std::int64_t streaming_bytes(const RowFormat& format, std::int64_t own_rows, double room);
-// How many of them stay in memory meanwhile.
-std::int64_t rows_kept(const RowFormat& format, std::int64_t own_rows, double room);
+std::int64_t streaming_bytes(const Entry& entry, const RowFormat& format, std::int64_t own_rows, double room);
+// How many of them stay in memory meanwhile: none where an engine takes its share.
+std::int64_t rows_kept(const Entry& entry, const RowFormat& format, std::int64_t own_rows, double room);
 
 }  // namespace seine

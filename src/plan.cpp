@@ -157,7 +157,8 @@ class Planner {
     plan_.memory_bytes = plan_.resident_bytes + lists(room_);
     if (!plan_.resident)
       plan_.memory_bytes =
-          process + std::max(need.opening, need.streamed() + streaming_bytes(format_, own_rows_, room_)) + lists(room_);
+          process + std::max(need.opening, need.streamed() + streaming_bytes(entry_, format_, own_rows_, room_)) +
+          lists(room_);
   }
 
   void refuse_too_little_memory() {
@@ -176,7 +177,8 @@ class Planner {
     room_ = given < HUGE_VAL ? room_of(need, !plan_.resident, given * kGiB) : room_for_lists(need);
     plan_.device_resident_bytes = need.most();
     plan_.device_least_bytes = need.least();
-    plan_.device_bytes = plan_.resident ? need.most() : need.streamed() + streaming_bytes(format_, own_rows_, room_);
+    plan_.device_bytes =
+        plan_.resident ? need.most() : need.streamed() + streaming_bytes(entry_, format_, own_rows_, room_);
     plan_.device_bytes += lists_of(room_);
     if (!plan_.resident) stream_from_host();
     if (static_cast<double>(need.least()) <= given * kGiB) return;
@@ -313,7 +315,7 @@ class Planner {
   // A round reads the rows that it touches and that did not stay in memory.
   Effort streaming(const Work& work, std::int64_t rows, double own, double sharing) {
     const double pairs = static_cast<double>(rows) * std::max(1.0, std::min(picks_, static_cast<double>(rows)));
-    const double kept = static_cast<double>(rows_kept(format_, own_rows_, room_)) / std::max(own_, 1.0);
+    const double kept = static_cast<double>(rows_kept(entry_, format_, own_rows_, room_)) / std::max(own_, 1.0);
     const Range share = work.pairs * (1 / pairs);
     const double through = kPasses * own;
     const auto again = [&](double rounds, double touched) {

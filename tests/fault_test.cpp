@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -20,7 +19,6 @@
 #include <iterator>
 #include <regex>
 #include <sstream>
-#include <thread>
 
 #include "launching.hpp"
 #include "pools.hpp"
@@ -51,16 +49,6 @@ void expect_fault_at(int ranks, const Words& words, const std::vector<int>& code
     }
   EXPECT_EQ(ended.out, "") << "a result on standard output";
   EXPECT_TRUE(folder.names().empty()) << "left behind: " << testing::PrintToString(folder.names());
-}
-
-// Launches go side by side.
-void at_once(const std::vector<std::function<void()>>& tasks) {
-  std::atomic<std::size_t> next = 0;
-  std::vector<std::jthread> workers;
-  for (int worker = 0; worker < 3; ++worker)
-    workers.emplace_back([&] {
-      for (std::size_t task = next++; task < tasks.size(); task = next++) tasks[task]();
-    });
 }
 
 struct Fault {

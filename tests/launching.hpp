@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -157,6 +159,16 @@ class Launched {
 
 inline Ended launch(int ranks, const Words& words, double limit = kLimitSeconds, const Words& more = {}) {
   return Launched(ranks, words, more).wait(limit);
+}
+
+// Launches go side by side.
+inline void at_once(const std::vector<std::function<void()>>& tasks) {
+  std::atomic<std::size_t> next = 0;
+  std::vector<std::jthread> workers;
+  for (int worker = 0; worker < 3; ++worker)
+    workers.emplace_back([&] {
+      for (std::size_t task = next++; task < tasks.size(); task = next++) tasks[task]();
+    });
 }
 
 // Runs `work` where permissions bind what it starts, although it be started by root; false where that is not possible.

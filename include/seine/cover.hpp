@@ -35,8 +35,10 @@ void in_chunks(const Pool& of, std::span<const std::int64_t> rows, const std::fu
 void in_covered_chunks(const Pool& pool, const Prior& prior, const std::function<void(const Packed&)>& visit);
 std::int64_t covered_rows(const Pool& pool, const Prior& prior);
 
-// Calls visit(i, squared distances of row i to the rows before it) for every row of a small batch, in order.
-void for_earlier_distances2(const Packed& rows, const std::function<void(std::size_t, std::span<const float>)>& visit);
+// Calls visit(i, squared distances of row i to the rows before it) for every row of a batch, in order. Collective; the
+// host holds the batch as float32.
+void for_earlier_distances2(const Pool& of, std::span<const std::int64_t> rows,
+                            const std::function<void(std::size_t, std::span<const float>)>& visit);
 
 // best_i = max(best_i, clipped cosine of own row i and each pick). Backend memory.
 void raise(const Pool& ground, const Packed& picks, const Array<float>& best);
