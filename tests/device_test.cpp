@@ -217,7 +217,7 @@ struct Lack {
 const Lack kLacks[] = {
     {"SEINE_FAKE_NONE=1", "rank 1 of 3", kNoDevice},
     {"SEINE_FAKE_NONE=0", "rank 0 of 3", kNoDevice},
-    {free_bytes(kKept), "rank 0 of 3", "its memory is taken"},
+    {free_bytes(kKept), "rank 0 of 3", "of its GPU are free for"},
 };
 
 // Runs a command where something lacks: what is on standard output, and what is written, are those of the CPU.
