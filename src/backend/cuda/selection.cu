@@ -111,8 +111,8 @@ double CudaBackend::nth(const double* key, const std::uint8_t* selectable, std::
   if (sample.place > sample.size) return kNoKey;
   const Array<double> keys(*this, sample.size), other(*this, sample.size);
   launch(sample_keys, blocks(sample.size, kThreads), key, selectable, sample.size, sample.stride, keys.data());
-  // Bytes per key, at most: 16 for each digit of its 64 bits, from the caches: less than 2 kExactRows keys, whose launches are
-  // what takes time.
+  // Bytes per key, at most: 16 for each digit of its 64 bits, from the caches: less than 2 kExactRows keys, whose
+  // launches are what takes time.
   cub::DoubleBuffer<double> buffer(keys.data(), other.data());
   with_scratch([&](void* scratch, std::size_t& bytes) {
     return cub::DeviceRadixSort::SortKeysDescending(scratch, bytes, buffer, sample.size, 0, 64, stream_);
