@@ -83,6 +83,17 @@ int count_sharers(const Comm& comm, const DeviceMemory& memory) {
   return sharers;
 }
 
+// Collective. Ranks must agree on what they have room for, so `auto` takes GPUs only where all of them have one with
+// memory to spare: a line about the first that has not, or nothing. `fault`: why this one has none.
+std::string rank_without_gpu(const Comm& comm, const std::string& fault) {
+  const std::string mine = fault.empty() ? "" : host_name() + ": " + fault;
+  const std::vector<std::string> all = comm.gather(std::span<const std::string>(&mine, 1));
+  const auto first = std::find_if(all.begin(), all.end(), [](const std::string& text) { return !text.empty(); });
+  if (first == all.end()) return "";
+  return fmt::format("device cpu: auto takes GPUs where all ranks have one that can be used; rank {} of {} on {}",
+                     first - all.begin(), comm.size(), *first);
+}
+
 // --- memory ---
 
 double number_or_unlimited(const std::string& text) {
@@ -160,17 +171,6 @@ std::optional<double> own_device_gib(const DeviceMemory& memory, int sharers, st
   constexpr double kScratch = 0.5 * kGiB;
   const double share = static_cast<double>(memory.free) / sharers - kScratch;
   return std::min(std::max(share, 0.0) / kGiB, given.value_or(kUnlimited));
-}
-
-// Collective. Ranks must agree on what they have room for, so `auto` takes GPUs only where all of them have one with
-// memory to spare: a line about the first that has not, or nothing. `fault`: why this one has none.
-std::string rank_without_gpu(const Comm& comm, const std::string& fault) {
-  const std::string mine = fault.empty() ? "" : host_name() + ": " + fault;
-  const std::vector<std::string> all = comm.gather(std::span<const std::string>(&mine, 1));
-  const auto first = std::find_if(all.begin(), all.end(), [](const std::string& text) { return !text.empty(); });
-  if (first == all.end()) return "";
-  return fmt::format("device cpu: auto takes GPUs where all ranks have one that can be used; rank {} of {} on {}",
-                     first - all.begin(), comm.size(), *first);
 }
 
 std::unique_ptr<Backend> take_resources(PoolRequest& request, const Comm& comm, Terminal& terminal) {
