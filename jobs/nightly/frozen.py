@@ -18,14 +18,15 @@ class FrozenPool:
     def of(cls, night):
         """As the folder of a night keeps it."""
         paths = (night / "pool.txt").read_text(encoding="utf-8").splitlines()
-        return cls(paths, json.loads((night / "facts.json").read_text(encoding="utf-8")).get("sizes", []))
+        return cls(paths, json.loads((night / "facts.json").read_text(encoding="utf-8"))["sizes"])
 
-    def change(self, paths):
-        """What moves the rows of a pool without ids, where these are its files now: a sentence, or None. Files may come
-        behind the others; of what is gone altogether the reader speaks."""
-        for now, path, size in itertools.zip_longest(paths[:len(self.paths)], self.paths, self.sizes):
-            if now != path:
-                return f"{now or 'nothing'} is now where {path} was"
-            if size is not None and os.path.exists(path) and os.path.getsize(path) != size:
-                return f"{path} had {size:,} bytes, and has {os.path.getsize(path):,} now"
+    def change(self, now):
+        """What has moved the rows of a pool without ids since then: a sentence, or None. Files may come behind the
+        others."""
+        files = itertools.zip_longest(self.paths, self.sizes, now.paths[:len(self.paths)], now.sizes[:len(self.paths)])
+        for path, size, path_now, size_now in files:
+            if path_now != path:
+                return f"{path_now or 'nothing'} is now where {path} was"
+            if size_now != size:
+                return f"{path} had {size:,} bytes, and has {size_now:,} now"
         return None

@@ -25,9 +25,7 @@ FINAL_CODES = (USAGE, BAD_DATA, NO_INPUT, UNAVAILABLE, INTERNAL, NO_MEMORY, CANN
 # keeps well.
 FOR_MPIRUN = {"PMIX_MCA_gds": "hash"}
 SCRIPT = Path(__file__).resolve().parent.parent / "select.sbatch"
-
-
-# Options of sbatch, one behind the other.
+# Options of sbatch, one behind the other; as in that script.
 ASKS_FOR_GPUS = re.compile(r"(^| )(-G|--gpus(-per-\w+)?[= ]|--(gres|tres-per-\w+)[= ]\S*gpu)")
 
 
@@ -88,19 +86,19 @@ class Night:
     def prepare(self):
         """True where the night begins with this start."""
         request = self.request_text()
+        pool = FrozenPool.now(self.campaign.pool_files())
         if self.request.exists():
             if self.request.read_text(encoding="utf-8") != request:
                 changed = "the campaign file has changed"
             elif not self.batch.exists() and self.lists_lack_ids():
                 changed = "other nights have chosen ids"
-            elif FrozenPool.of(self.folder).change(self.campaign.pool_files()) and not self.has_ids():
+            elif FrozenPool.of(self.folder).change(pool) and not self.has_ids(pool):
                 changed = "files of a pool without ids have changed"
             else:
                 say(f"{self.date}: goes on where it stopped")
                 return False
             say(f"{self.date}: {changed} since it began; it starts over")
             move_aside(self.folder, "abandoned")
-        pool = FrozenPool.now(self.campaign.pool_files())
         gone = self.files_gone(pool)
         labelled = self.campaign.labelled_ids()
         published = self.published_before()
@@ -153,15 +151,14 @@ class Night:
             others = f" and {len(gone) - 1:,} others" if gone[1:] else ""
             say(f"{self.date}: the pool has lost {counted(len(gone), 'file')} since {last}: {gone[0]}{others}")
         batch = json.loads((self.campaign.publish / last / "batch.json").read_text(encoding="utf-8"))
-        if batch["ids"] == batch["rows"] and (change := before.change(pool.paths)) and not self.has_ids():
+        if batch["ids"] == batch["rows"] and (change := before.change(pool)) and not self.has_ids(pool):
             raise Stop(BAD_DATA, f"{self.date}: the pool has no ids, so a row is known by its place: files may only be "
                                  f"added behind the others, and stay as they are. Since {last}: {change}")
         return len(gone)
 
-    def has_ids(self):
+    def has_ids(self, pool):
         """Whether the pool names its samples."""
-        words = ["plan", "--pool", self.campaign.pool_files()[0], "--strategy", "random", "--batch", "1",
-                 "--device", "cpu", "--json"]
+        words = ["plan", "--pool", pool.paths[0], "--strategy", "random", "--batch", "1", "--device", "cpu", "--json"]
         if "ids" in self.campaign.select:
             words += ["--ids", self.campaign.select["ids"]]
         done = subprocess.run([self.seine, *words], capture_output=True, text=True, errors="replace")
