@@ -5,12 +5,10 @@
 #include <sys/stat.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 
 #include "backend/plugin.hpp"
@@ -63,22 +61,9 @@ Words selecting(std::string_view strategy, std::int64_t batch, const Words& more
   return words;
 }
 
-std::string digest(const Ended& ended) {
-  const std::size_t at = ended.out.find("digest=");
-  return at == std::string::npos ? "no digest: " + ended.err : ended.out.substr(at, std::strlen("digest=") + 32);
-}
-
-Words lines_with(const Ended& ended, const std::string& part) {
-  Words found;
-  std::istringstream text(ended.err);
-  for (std::string line; std::getline(text, line);)
-    if (line.find(part) != std::string::npos) found.push_back(line);
-  return found;
-}
-
 std::string digest_on_cpu(const Pool& pool, const Words& run) {
   const Folder folder;
-  return digest(launch(0, pool.words(run, "cpu", {"--out", folder / "batch.h5"})));
+  return launch(0, pool.words(run, "cpu", {"--out", folder / "batch.h5"})).digest();
 }
 
 // One that must fail: nothing is written, and one line says why.
@@ -163,8 +148,8 @@ TEST_P(EveryStrategy, PicksWhatTheCpuDoes) {
       const Taken got = run_on_device(pool_, run_, ranks, {});
       SCOPED_TRACE(std::to_string(ranks) + " ranks\n" + got.ended.err);
       EXPECT_EQ(got.ended.code, 0);
-      EXPECT_EQ(digest(got.ended), want);
-      EXPECT_EQ(lines_with(got.ended, "device cuda: fake device 0, which auto prefers").size(), 1u);
+      EXPECT_EQ(got.ended.digest(), want);
+      EXPECT_EQ(got.ended.lines_with("device cuda: fake device 0, which auto prefers").size(), 1u);
       for (const Peak& peak : got.peaks) EXPECT_GT(peak.taken, 0);
     });
   at_once(tasks);
@@ -181,8 +166,8 @@ TEST_P(EveryStrategy, PicksTheSameWhereRowsDoNotFit) {
       const Taken got = run_on_device(pool_, run_, ranks, {free_bytes(free)});
       SCOPED_TRACE(std::to_string(ranks) + " ranks\n" + got.ended.err);
       EXPECT_EQ(got.ended.code, 0);
-      EXPECT_EQ(digest(got.ended), want);
-      EXPECT_EQ(lines_with(got.ended, "do not fit the GPU").size(), has_vectors ? 1u : 0u);
+      EXPECT_EQ(got.ended.digest(), want);
+      EXPECT_EQ(got.ended.lines_with("do not fit the GPU").size(), has_vectors ? 1u : 0u);
       for (const Peak& peak : got.peaks) EXPECT_LE(peak.taken, free - kKept);
     });
   at_once(tasks);
@@ -202,9 +187,9 @@ TEST(Sharing, RanksOfOneDeviceHaveAPartEach) {
   const std::int64_t free = 2 * little_memory(pool, run, 2);
   const Taken got = run_on_device(pool, run, 2, {"SEINE_FAKE_SHARED=1", free_bytes(free)});
   SCOPED_TRACE(got.ended.err);
-  EXPECT_EQ(digest(got.ended), digest_on_cpu(pool, run));
-  EXPECT_EQ(lines_with(got.ended, "for each of 2 ranks").size(), 1u);
-  EXPECT_EQ(lines_with(got.ended, "do not fit the GPU").size(), 1u);
+  EXPECT_EQ(got.ended.digest(), digest_on_cpu(pool, run));
+  EXPECT_EQ(got.ended.lines_with("for each of 2 ranks").size(), 1u);
+  EXPECT_EQ(got.ended.lines_with("do not fit the GPU").size(), 1u);
   for (const Peak& peak : got.peaks) EXPECT_LE(peak.taken, free / 2 - kKept);
 }
 
@@ -243,7 +228,7 @@ void expect_cpu(const Pool& pool, const Words& command, const std::string& out) 
       EXPECT_EQ(got.code, 0);
       EXPECT_EQ(got.out, want.out);
       EXPECT_EQ(folder.names(), of_cpu.names());
-      const Words lines = lines_with(got, "seine: device ");
+      const Words lines = got.lines_with("seine: device ");
       ASSERT_EQ(lines.size(), 1u);
       for (const std::string& part : {std::string("seine: device cpu: "), lack.rank, lack.reason})
         EXPECT_NE(lines[0].find(part), std::string::npos) << part;
@@ -311,7 +296,7 @@ TEST_P(Memory, IsWhatWasGivenAndPlanned) {
       const Taken got = run_on_device(pool, demand.run, ranks, {free_bytes(free), kOpen});
       SCOPED_TRACE(std::to_string(ranks) + " ranks\n" + got.ended.err);
       EXPECT_EQ(got.ended.code, 0);
-      EXPECT_EQ(lines_with(got.ended, "do not fit the GPU").size(), demand.streams ? 1u : 0u);
+      EXPECT_EQ(got.ended.lines_with("do not fit the GPU").size(), demand.streams ? 1u : 0u);
       const std::int64_t row_bytes = demand.dim * (demand.type == Dtype::f16 ? 2 : 4);
       for (const Peak& peak : got.peaks) {
         EXPECT_LE(peak.taken, planned.bytes);
@@ -421,8 +406,8 @@ TEST_P(BrokenPlugin, IsSaidAndNothingElse) {
   const Folder folder;
   const Ended of_auto = beside.run(pool.words(run, "auto", {"--out", folder / "batch.h5"}), broken.variables);
   EXPECT_EQ(of_auto.code, 0) << of_auto.err;
-  EXPECT_EQ(digest(of_auto), digest_on_cpu(pool, run));
-  const Words lines = lines_with(of_auto, "device cpu: ");
+  EXPECT_EQ(of_auto.digest(), digest_on_cpu(pool, run));
+  const Words lines = of_auto.lines_with("device cpu: ");
   ASSERT_EQ(lines.size(), 1u) << of_auto.err;
   EXPECT_NE(lines[0].find(broken.reason), std::string::npos) << lines[0];
 

@@ -64,11 +64,6 @@ class Site {
   Words paths_;
 };
 
-std::string digest_in(const Ended& ended) {
-  std::smatch found;
-  return std::regex_search(ended.out, found, std::regex("digest=([0-9a-f]{32})")) ? found[1].str() : ended.err;
-}
-
 // The ranks of a run, stopped once it has made a file and until this is gone: what is tried meanwhile is tried in the
 // middle of the run, however fast the machine is.
 class Frozen {
@@ -116,7 +111,7 @@ void expect_stopped(const Ended& ended, int code, const std::string& mention) {
 void expect_done(const Ended& ended, const std::string& digest, const Site& site) {
   SCOPED_TRACE(ended.err);
   EXPECT_EQ(ended.code, 0);
-  EXPECT_EQ(digest_in(ended), digest);
+  EXPECT_EQ(ended.digest(), digest);
   EXPECT_EQ(site.names(), Words{"batch.json"});
 }
 
@@ -135,7 +130,7 @@ TEST(Killed, WhileMpiStarts) {
   const Site site;
   std::mt19937 random(seed());
   const auto draw = [&](unsigned below) { return static_cast<int>(random() % below); };
-  const Words words = site.slow({});
+  const Words words = site.slow();
   for (int n = 0; n < 12; ++n) {
     Launched run(2, words);
     kill_one(run, 0.001 * draw(120), draw(2));
@@ -155,7 +150,7 @@ TEST(Killed, AtARandomMomentAndStartedAgain) {
       {"badge", {"--memory", "0.04"}}};
   for (const auto& [strategy, more] : cases) {
     Words words = site.select(strategy, 150, more);
-    const std::string digest = digest_in(launch(1, words));
+    const std::string digest = launch(1, words).digest();
     append(words, {"--checkpoint", site.path("checkpoint"), "--checkpoint-every", "0.02"});
     Ended ended;
     int kills = 0;
@@ -176,7 +171,7 @@ TEST(Killed, AtARandomMomentAndStartedAgain) {
 TEST(Killed, InALongFirstPass) {
   const Site site;
   const Words words = site.slow({"--checkpoint-every", "0.05"});
-  const std::string digest = digest_in(launch(1, site.fast()));
+  const std::string digest = launch(1, site.fast()).digest();
   bool had_gains = false;
   for (int n = 0; n < 5 && !had_gains; ++n) {  // on a busy machine the pass may be over before it is noticed
     fs::remove(site.path("batch.json"));
@@ -197,7 +192,7 @@ TEST(Killed, BetweenOutputAndCheckpoint) {
   EXPECT_EQ(site.names(), Words{"checkpoint"});
   const std::string kept = content(site.path("checkpoint"));
   const Words words = site.slow();
-  const std::string digest = digest_in(launch(1, site.fast()));
+  const std::string digest = launch(1, site.fast()).digest();
   write_text(site.path("checkpoint"), kept);
   expect_done(launch(2, words, 60), digest, site);
 }
@@ -214,7 +209,7 @@ TEST(Killed, BetweenATableAndEitherGeneration) {
   expect_stopped(signalled(site, 1, words_to("batch.csv", site.slow()), SIGUSR1, 0), 75, "SIGUSR1");
   const std::string kept = content(site.path("checkpoint"));
   write_text(site.path("precious.csv"), "id,row,score,gain\n1,1,1,1\n");
-  const std::string digest = digest_in(launch(1, words_to("batch.csv", site.fast())));
+  const std::string digest = launch(1, words_to("batch.csv", site.fast())).digest();
   const std::string batch = content(site.path("batch.csv"));
   for (const char* generation : {"checkpoint", "checkpoint.previous"}) {
     fs::remove(site.path("checkpoint"));
@@ -223,7 +218,7 @@ TEST(Killed, BetweenATableAndEitherGeneration) {
     EXPECT_EQ(content(site.path("precious.csv")), "id,row,score,gain\n1,1,1,1\n");
     const Ended again = launch(2, words_to("batch.csv", site.slow()), 60);
     EXPECT_EQ(again.code, 0) << again.err;
-    EXPECT_EQ(digest_in(again), digest);
+    EXPECT_EQ(again.digest(), digest);
     EXPECT_EQ(content(site.path("batch.csv")), batch);
     EXPECT_EQ(site.names(), (Words{"batch.csv", "precious.csv"}));
   }
@@ -240,7 +235,7 @@ TEST(Signalled, OneRankStopsAll) {
     expect_stopped(signalled(site, 3, site.slow(), number, rank), 75, site.path("checkpoint"));
     EXPECT_TRUE(fs::exists(site.path("checkpoint")));
   }
-  const std::string digest = digest_in(launch(1, site.fast()));
+  const std::string digest = launch(1, site.fast()).digest();
   expect_done(launch(2, site.slow(), 60), digest, site);
 }
 
@@ -381,7 +376,7 @@ TEST(Changed, PoolUnderACheckpoint) {
   ASSERT_EQ(flock(locked, LOCK_EX | LOCK_NB), 0);
   const Ended resumed = launch(2, words, 60);
   EXPECT_NE(resumed.err.find("going on from " + site.path("checkpoint")), std::string::npos) << resumed.err;
-  expect_done(resumed, digest_in(launch(1, site.fast())), site);
+  expect_done(resumed, launch(1, site.fast()).digest(), site);
   close(locked);
 }
 
@@ -398,7 +393,7 @@ TEST(Changed, PoolUnderARun) {
   }
   expect_stopped(run.wait(), 65, site.shard(1) + ": written to or replaced");
   replace_file(site.shard(1), whole);
-  expect_done(launch(2, site.slow(), 60), digest_in(launch(1, site.fast())), site);
+  expect_done(launch(2, site.slow(), 60), launch(1, site.fast()).digest(), site);
 }
 
 TEST(Changed, CheckpointOfAnotherRequest) {
@@ -418,7 +413,7 @@ TEST(Clock, ThatJumpsChangesNothing) {
   const Site site;
   constexpr std::time_t ahead = 1000000000;
   const std::string digest =
-      digest_in(launch(1, site.fast(), kLimitSeconds, {preload, "SEINE_CLOCK_OFFSET=" + std::to_string(ahead)}));
+      launch(1, site.fast(), kLimitSeconds, {preload, "SEINE_CLOCK_OFFSET=" + std::to_string(ahead)}).digest();
   const std::time_t then = std::time(nullptr) + ahead;
   char year[8];
   std::strftime(year, sizeof year, "%Y-", std::gmtime(&then));

@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <regex>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -44,11 +45,21 @@ struct Ended {
   std::string out, err;
 
   Words error_lines() const {
+    Words lines = lines_with("seine: error:");
+    std::erase_if(lines, [](const std::string& line) { return !line.starts_with("seine: error:"); });
+    return lines;
+  }
+  Words lines_with(const std::string& part) const {
     Words lines;
     std::istringstream text(err);
     for (std::string line; std::getline(text, line);)
-      if (line.starts_with("seine: error:")) lines.push_back(line);
+      if (line.find(part) != std::string::npos) lines.push_back(line);
     return lines;
+  }
+  // "digest=" and its digits; where there are none, what was said instead.
+  std::string digest() const {
+    std::smatch found;
+    return std::regex_search(out, found, std::regex("digest=[0-9a-f]{32}")) ? found.str() : "no digest: " + err;
   }
 };
 
